@@ -1,0 +1,3 @@
+//! Measured SPICE client, headless or windowed.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Streaming guest: source, encoder, stream device.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Streaming host: embeds libspice-server.
+
+fn main() {}

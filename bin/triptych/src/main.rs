@@ -1,0 +1,3 @@
+//! The operator's command: run studies, look at them.
+
+fn main() {}

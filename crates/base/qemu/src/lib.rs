@@ -1,0 +1,1 @@
+//! Starts QEMU, speaks QMP, and makes guest images; the only place that starts QEMU.

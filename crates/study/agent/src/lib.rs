@@ -1,0 +1,1 @@
+//! A panel's recorder: samplers and probes to a collector.

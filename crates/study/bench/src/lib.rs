@@ -1,0 +1,1 @@
+//! Study files to plans to runs; owns the trait Subject.

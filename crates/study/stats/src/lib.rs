@@ -1,0 +1,1 @@
+//! Pure statistics: summaries, intervals, joins of frame sequences.

@@ -1,0 +1,1 @@
+//! Immutable runs, indexed by matrix point.

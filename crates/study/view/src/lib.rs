@@ -1,0 +1,1 @@
+//! Web pages over a study: matrix and timelines.

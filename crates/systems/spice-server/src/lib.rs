@@ -1,0 +1,1 @@
+//! Safe wrapper over libspice-server: stream port in, SPICE out.

@@ -1,0 +1,1 @@
+//! The SPICE protocol: messages, link, client channels, stream device.

@@ -1,0 +1,1 @@
+//! Frame sources, encoders in a process of their own, decoders and presentation.

@@ -1,0 +1,1 @@
+//! Tests with the real parts live in `tests/`.
