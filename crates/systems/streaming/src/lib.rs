@@ -1,1 +1,5 @@
-//! Frame sources, encoders in a process of their own, decoders and presentation.
+//! Real-time video: frame sources and encoders of the guest, decoders and presentation of the client.
+//!
+//! Knows frames, not protocols: bytes reach the other side through whoever uses this crate.
+
+pub mod codec;
