@@ -1,0 +1,50 @@
+# The two commands: `make demo` runs the main job on real input, `make test` runs every test. Both install what they need.
+.PHONY: demo test lint unit system fuzz bench build clean help
+
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+help:
+	@echo 'make demo    study a real SPICE stream on this machine (about three minutes, build aside)'
+	@echo 'make test    run every test: lints, licences, walls, unit, property, system, fuzz'
+	@echo 'make bench   measure the figures of docs/figures.md on this machine'
+
+demo:
+	@scripts/setup build run
+	@cargo build --release --bins
+	@target/release/triptych run studies/quickstart.toml --view
+
+test:
+	@scripts/setup build run test
+	@$(MAKE) --no-print-directory lint unit fuzz
+
+build:
+	@scripts/setup build
+	@cargo build --release --bins
+
+lint:
+	@scripts/tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask deps
+	cargo deny --log-level error check bans licenses sources
+	@scripts/advisories
+
+# The system tests start the programs, so these are built first. nextest is used where it is installed.
+unit:
+	cargo build --workspace --bins --locked
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run --workspace --locked --profile ci; \
+	else \
+	    cargo test --workspace --locked --exclude system-tests && \
+	    cargo test --locked -p system-tests -- --test-threads=1; \
+	fi
+
+fuzz:
+	cargo xtask fuzz --seconds 15
+
+bench:
+	@scripts/setup build run test
+	@scripts/bench
+
+clean:
+	cargo clean
