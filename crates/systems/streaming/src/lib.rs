@@ -3,3 +3,7 @@
 //! Knows frames, not protocols: bytes reach the other side through whoever uses this crate.
 
 pub mod codec;
+mod font;
+pub mod frame;
+pub mod memory;
+pub mod scene;
