@@ -3,6 +3,7 @@
 //! Knows frames, not protocols: bytes reach the other side through whoever uses this crate.
 
 pub mod codec;
+pub mod encode;
 mod font;
 pub mod frame;
 pub mod memory;
