@@ -2,9 +2,13 @@
 //!
 //! Knows frames, not protocols: bytes reach the other side through whoever uses this crate.
 
+pub mod canvas;
 pub mod codec;
 pub mod encode;
 mod font;
 pub mod frame;
 pub mod memory;
+pub mod pace;
 pub mod scene;
+pub mod source;
+pub mod worker;

@@ -1,5 +1,7 @@
 //! Every installed encoder keeps the contract: a unit for each frame, keyframes in time, about the bit rate asked for.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
