@@ -67,6 +67,8 @@ struct Guest {
     /// Frames within the encoder.
     shots: VecDeque<Shot>,
     skipped: u64,
+    /// Ticks skipped in the frames sent so far.
+    skipped_total: u64,
     greeted: bool,
     in_force: Option<InForce>,
 }
@@ -79,7 +81,7 @@ impl Guest {
         let table = FrameTable::declare(probe, options.fps)?;
         // The encoder starts while the port is being opened.
         let mut worker = Worker::start(launch(), settings)?;
-        let (mut in_force, skipped) = (None, 0);
+        let mut in_force = None;
         while in_force.is_none() {
             // Wrong settings are told before anything else happens.
             match next_event(&mut worker, &signals)? {
@@ -106,7 +108,8 @@ impl Guest {
             table,
             stream: None,
             shots: VecDeque::new(),
-            skipped,
+            skipped: 0,
+            skipped_total: 0,
             greeted: false,
             in_force,
         })
@@ -263,8 +266,11 @@ impl Guest {
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
-        let table = &mut self.table;
-        self.outbox.flush(&mut self.port, |sent| table.sent(&sent))
+        let (table, skipped) = (&mut self.table, &mut self.skipped_total);
+        self.outbox.flush(&mut self.port, |sent| {
+            *skipped += sent.shot.skipped;
+            table.sent(&sent);
+        })
     }
 
     /// Lets a half-written message finish: the host must never be left within one by a program that ends in order.
@@ -277,7 +283,7 @@ impl Guest {
                 break;
             }
         }
-        tracing::info!("{} frames sent", self.table.rows());
+        tracing::info!("{} frames sent, {} ticks skipped", self.table.rows(), self.skipped_total);
     }
 }
 

@@ -271,6 +271,8 @@ pub struct Encoder {
     element: gst::Element,
     pending: Pending,
     settings: EncoderSettings,
+    /// Whether a frame went in.
+    begun: bool,
 }
 
 /// What an encoder tells its owner, from a thread of its own.
@@ -327,7 +329,7 @@ impl Encoder {
             let _ = pipeline.set_state(gst::State::Null);
             return Err(EncodeError::Gstreamer { what: "starting the encoder", reason: "it refused".into() });
         }
-        Ok(Self { pipeline, source, element: encoder, pending, settings: settings.clone() })
+        Ok(Self { pipeline, source, element: encoder, pending, settings: settings.clone(), begun: false })
     }
 
     /// Hands one frame over; returns before it is encoded. `id` is the number of the tick that the frame is of: it is
@@ -343,7 +345,9 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let at = gst::ClockTime::from_nseconds((id as f64 * 1e9 / self.settings.fps).round() as u64);
         let failed = |reason: String| EncodeError::Gstreamer { what: "handing a frame over", reason };
-        if force_keyframe {
+        // The first frame is a keyframe anyway, and GStreamer 1.22 refuses every later request after one for the first
+        // frame of x264enc: it notes it at the encoder's shifted time, 1000 hours ahead.
+        if force_keyframe && self.begun {
             // With its time, so that a frame still in the queue before this one is left as it is.
             let event =
                 gst_video::UpstreamForceKeyUnitEvent::builder().running_time(at).all_headers(true).build();
@@ -360,6 +364,7 @@ impl Encoder {
             let mut map = buffer.map_writable().map_err(|e| failed(e.message.to_string()))?;
             fill(&mut map);
         }
+        self.begun = true;
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).push_back((at, id));
         self.source.push_buffer(buffer).map_err(|flow| failed(format!("{flow:?}")))?;
         Ok(())
@@ -409,6 +414,7 @@ fn deliver(
     let steered = settings.element() == "jpegenc" && !settings.set.iter().any(|(name, _)| name == "quality");
     let mut control = steered.then(|| QualityControl::new(settings.bitrate_kbps, settings.fps));
     let encoder = encoder.downgrade();
+    let half_period = gst::ClockTime::from_nseconds((0.5e9 / settings.fps) as u64);
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -417,7 +423,10 @@ fn deliver(
             if let (Some(control), Some(encoder)) = (&mut control, encoder.upgrade()) {
                 encoder.set_property("quality", control.next(data.len()));
             }
-            let Some(id) = take(&pending, buffer.pts()) else { return Ok(gst::FlowSuccess::Ok) };
+            // In running time: x264enc shifts its time stamps by 1000 hours, and its segment with them.
+            let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
+            let at = buffer.pts().map(|pts| segment.and_then(|s| s.to_running_time(pts)).unwrap_or(pts));
+            let Some(id) = take(&pending, at, half_period) else { return Ok(gst::FlowSuccess::Ok) };
             let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
             on_output(Output::Unit(Unit { id, keyframe, data }));
             Ok(gst::FlowSuccess::Ok)
@@ -426,11 +435,12 @@ fn deliver(
     sink.set_callbacks(callbacks);
 }
 
-/// The number of the frame shown at `pts`; those before it gave no unit and are forgotten.
-fn take(pending: &Pending, pts: Option<gst::ClockTime>) -> Option<u64> {
+/// The number of the frame shown at `at`, give or take the encoder's rounding; those before it gave no unit and are
+/// forgotten.
+fn take(pending: &Pending, at: Option<gst::ClockTime>, tolerance: gst::ClockTime) -> Option<u64> {
     let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-    let position = match pts {
-        Some(pts) => pending.iter().position(|(at, _)| *at >= pts).unwrap_or(0),
+    let position = match at {
+        Some(at) => pending.iter().position(|(pts, _)| *pts + tolerance >= at).unwrap_or(0),
         None => 0,
     };
     pending.drain(..position);

@@ -84,9 +84,12 @@ fn due(number: u64, rate: f64) -> Nanos {
 
 fn last_due(elapsed: Nanos, rate: f64, at_least: u64) -> u64 {
     let mut number = ((elapsed.0 as f64 * rate / 1e9) as u64).max(at_least);
-    // Rounding may put it one too high.
+    // Rounding may put it one too high or too low.
     while number > at_least && due(number, rate) > elapsed {
         number -= 1;
+    }
+    while due(number + 1, rate) <= elapsed {
+        number += 1;
     }
     number
 }

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn a_display_that_is_not_there_is_named() {
-        let error = SourceSpec::X11(":64321".into()).open(None).err().unwrap().to_string();
-        assert!(error.contains("':64321' cannot be used"), "{error}");
+        for display in [":54321", ":64321", ":", "nonsense"] {
+            let error = SourceSpec::X11(display.into()).open(None).err().unwrap().to_string();
+            assert!(error.contains(&format!("'{display}' cannot be used")), "{error}");
+        }
     }
 }

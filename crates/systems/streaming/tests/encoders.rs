@@ -49,6 +49,23 @@ impl Run {
     }
 }
 
+#[test]
+fn a_forced_keyframe_comes_at_once_far_from_the_gops_end() {
+    for (codec, element) in installed() {
+        for first in [0, 12] {
+            let mut settings = settings(codec, element);
+            settings.gop = 1000;
+            let mut run = Run::start(&settings, Scene::Video);
+            for id in first..first + 30 {
+                let forced = id == first || id % 9 == 8;
+                let unit = run.encode(id, forced);
+                let expected = forced || codec == Codec::Mjpeg;
+                assert_eq!(unit.keyframe, expected, "{element}: frame {id} after {first}");
+            }
+        }
+    }
+}
+
 /// Types of the NAL units in an Annex B stream.
 fn nal_types(codec: Codec, data: &[u8]) -> Vec<u8> {
     data.windows(4)

@@ -6,6 +6,7 @@ use units::Nanos;
 use x11rb::connection::{Connection, RequestConnection};
 use x11rb::protocol::shm::{self, ConnectionExt as _};
 use x11rb::protocol::xproto::{ConnectionExt as _, ImageOrder, Screen};
+use x11rb::reexports::x11rb_protocol::parse_display::parse_display;
 use x11rb::rust_connection::RustConnection;
 
 use super::{Source, SourceError};
@@ -103,6 +104,11 @@ impl Source for X11Source {
 /// Connects, and makes sure that memory can be shared by descriptor (MIT-SHM 1.2).
 pub(crate) fn connect(display: &str) -> Result<(RustConnection, usize), SourceError> {
     let refuse = |reason: String| SourceError::Display { display: display.into(), reason };
+    // x11rb adds the number to TCP port 6000 without a check and panics beyond it.
+    let number = parse_display(Some(display)).map_err(|e| refuse(e.to_string()))?.display;
+    if number > u16::MAX - 6000 {
+        return Err(refuse(format!("there is no display number {number}")));
+    }
     let (connection, screen) = x11rb::connect(Some(display)).map_err(|e| refuse(e.to_string()))?;
     let extension =
         connection.extension_information(shm::X11_EXTENSION_NAME).map_err(|e| refuse(e.to_string()))?;
