@@ -293,7 +293,7 @@ fn wrong_options_and_missing_encoders_have_their_exit_codes() {
         (&["--port", "unix:/x", "--set", "cpu-usde=4", "--codec", "vp8"], 2, &["did you mean 'cpu-used'"]),
         (&["--port", "unix:/x", "--fps", "0"], 2, &["frame rate 0"]),
         (&["--port", "unix:/x", "--encoder", "nosuchenc"], 3, &["nosuchenc is not installed"]),
-        (&["--port", "unix:/x", "--source", "x11::64321"], 1, &["display ':64321' cannot be used"]),
+        (&["--port", "unix:/x", "--source", "x11::54321"], 1, &["display ':54321' cannot be used"]),
         (&["--port", "unix:/nonexistent/x", "--connect-timeout", "0"], 1, &["is triptych-host running"]),
         (&[], 2, &["--port"]),
     ] {
