@@ -23,7 +23,7 @@ use units::{Clock, MonotonicClock, Nanos};
 use crate::frames::{FrameTable, Shot};
 use crate::options::StreamOptions;
 use crate::outbox::Outbox;
-use crate::port::Port;
+use crate::port::{Came, Port};
 use crate::signals::StopSignals;
 
 /// Frames between capture and port: one under way and one behind it.
@@ -70,6 +70,8 @@ struct Guest {
     /// Ticks skipped in the frames sent so far.
     skipped_total: u64,
     greeted: bool,
+    /// Whether the port is a device that no host has open.
+    unattended: bool,
     in_force: Option<InForce>,
 }
 
@@ -111,6 +113,7 @@ impl Guest {
             skipped: 0,
             skipped_total: 0,
             greeted: false,
+            unattended: false,
             in_force,
         })
     }
@@ -143,7 +146,9 @@ impl Guest {
             PollFd::new(&self.worker, PollFlags::IN),
             PollFd::new(&self.port, port),
         ];
-        match poll(&mut fds, Some(&IDLE)) {
+        // An unattended device is looked at with each tick instead.
+        let watched = if self.unattended { &mut fds[..3] } else { &mut fds[..] };
+        match poll(watched, Some(&IDLE)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("poll failed"),
         }
@@ -221,12 +226,30 @@ impl Guest {
 
     fn listen(&mut self) -> anyhow::Result<()> {
         let mut buffer = [0; 4096];
-        while let Some(bytes) = self.port.read(&mut buffer)? {
-            for message in self.parser.push(bytes)? {
-                self.host_said(message)?;
+        loop {
+            match self.port.read(&mut buffer)? {
+                Came::Bytes(bytes) => {
+                    self.unattended = false;
+                    for message in self.parser.push(bytes)? {
+                        self.host_said(message)?;
+                    }
+                }
+                Came::Nothing => {
+                    self.unattended = false;
+                    return Ok(());
+                }
+                Came::Unattended => {
+                    if !self.unattended {
+                        tracing::info!("no host has the stream port open");
+                        self.unattended = true;
+                        // Whoever opens it next starts afresh, and from the start of a message.
+                        (self.stream, self.greeted, self.parser) = (None, false, Parser::new());
+                        self.outbox = Outbox::default();
+                    }
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
 
     fn host_said(&mut self, message: Message) -> anyhow::Result<()> {

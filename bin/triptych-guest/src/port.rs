@@ -15,6 +15,16 @@ use spice::stream_device::PORT_NAME;
 /// How often a port that is not there is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// What came from the port.
+pub(crate) enum Came<'a> {
+    /// Bytes, at least one.
+    Bytes(&'a [u8]),
+    /// Nothing at present.
+    Nothing,
+    /// A device that no host has open: it is "ready" all the time, so it must not be polled.
+    Unattended,
+}
+
 /// An open port.
 pub(crate) enum Port {
     /// Socket: its end is the end of the host.
@@ -62,17 +72,17 @@ impl Port {
         Ok(Self::Device(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?))
     }
 
-    /// Reads what is there: `None` when nothing is, an empty slice never.
-    pub(crate) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> anyhow::Result<Option<&'a [u8]>> {
+    /// Reads what is there.
+    pub(crate) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> anyhow::Result<Came<'a>> {
         let (result, is_socket) = match self {
             Self::Socket(socket) => (socket.read(buffer), true),
             Self::Device(device) => (device.read(buffer), false),
         };
         match result {
             Ok(0) if is_socket => bail!("the host closed the stream port"),
-            Ok(0) => Ok(None),
-            Ok(n) => Ok(Some(&buffer[..n])),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Ok(0) => Ok(Came::Unattended),
+            Ok(n) => Ok(Came::Bytes(&buffer[..n])),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Came::Nothing),
             Err(e) if e.kind() == ErrorKind::ConnectionReset => bail!("the host closed the stream port"),
             Err(e) => Err(e).context("stream port cannot be read"),
         }
