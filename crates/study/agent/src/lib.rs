@@ -1,1 +1,163 @@
-//! A panel's recorder: samplers and probes to a collector.
+//! A thread in each program: drains its probe, samples `/proc`, answers the collector's clock exchanges, reports.
+//!
+//! `agent → recording`: rows and samples go to a collector as they are. No async runtime, one thread, no lock shared
+//! with the program's hot path. When the collector goes away the program is told to stop ([`AgentHandle::stop_requested`]).
+
+mod machine;
+mod process;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use probe::Probe;
+use recording::Address;
+use recording::spec::Panel;
+pub use recording::wire::Ready;
+use recording::wire::{Hello, Message, PROTOCOL};
+use thiserror::Error;
+use units::{Clock, MonotonicClock, Nanos};
+
+use worker::{Order, Worker};
+
+/// How an agent is to work.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The collector.
+    pub collector: Address,
+    /// The panel that the program stands for.
+    pub panel: Panel,
+    /// Name of the program.
+    pub program: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Also sample the machine as a whole.
+    pub machine: bool,
+    /// How often the probe is drained.
+    pub drain_every: Duration,
+    /// What the collector asks for when it listens beyond loopback.
+    pub token: Option<String>,
+}
+
+impl AgentOptions {
+    /// For a program on a panel: no machine samples, a drain each tenth of a second, no token.
+    pub fn new(collector: Address, panel: Panel, program: &'static str, version: &'static str) -> Self {
+        let drain_every = Duration::from_millis(100);
+        Self { collector, panel, program, version, machine: false, drain_every, token: None }
+    }
+}
+
+/// An agent could not start.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// Nobody listens.
+    #[error("no collector at {address}")]
+    Connect {
+        /// Where it was looked for.
+        address: Address,
+        /// Why it was not reached.
+        source: std::io::Error,
+    },
+    /// The agent's own tables clash with the program's.
+    #[error("the agent's tables")]
+    Table(#[from] probe::TableError),
+    /// No more threads or file descriptors.
+    #[error("the agent cannot start")]
+    System(#[source] std::io::Error),
+}
+
+/// An agent at work. Dropped, it says good-bye as [`AgentHandle::finish`] does.
+pub struct AgentHandle {
+    orders: Option<Sender<Order>>,
+    wake: std::os::unix::net::UnixStream,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Connects to the collector and starts the agent's thread.
+///
+/// # Errors
+/// Nobody listens there, or the system has no more threads.
+pub fn start(options: AgentOptions, probe: &Probe) -> Result<AgentHandle, AgentError> {
+    let stream = options
+        .collector
+        .connect()
+        .map_err(|source| AgentError::Connect { address: options.collector.clone(), source })?;
+    let (orders, inbox) = mpsc::channel();
+    let (wake, woken) = std::os::unix::net::UnixStream::pair().map_err(AgentError::System)?;
+    wake.set_nonblocking(true).map_err(AgentError::System)?;
+    woken.set_nonblocking(true).map_err(AgentError::System)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let hello = Message::Hello(Hello {
+        protocol: PROTOCOL,
+        panel: options.panel,
+        program: options.program.into(),
+        version: options.version.into(),
+        pid: std::process::id(),
+        token: options.token.clone(),
+    });
+    let worker = Worker::new(stream, hello, &options, probe, inbox, woken, Arc::clone(&stop))?;
+    let thread = std::thread::Builder::new()
+        .name("agent".into())
+        .spawn(move || worker.run())
+        .map_err(AgentError::System)?;
+    Ok(AgentHandle { orders: Some(orders), wake, stop, thread: Some(thread) })
+}
+
+impl AgentHandle {
+    /// The program is in the state asked for. May be said again when something has changed.
+    pub fn ready(&self, ready: Ready) {
+        self.order(Order::Send(Message::Ready(ready)));
+    }
+
+    /// The program cannot go on, and why.
+    pub fn fault(&self, reason: &str) {
+        self.order(Order::Send(Message::Fault { reason: reason.into() }));
+    }
+
+    /// Something happened just now.
+    pub fn mark(&self, kind: &str, text: &str) {
+        let Nanos(t_ns) = MonotonicClock.now();
+        self.order(Order::Send(Message::Marker { t_ns, kind: kind.into(), text: text.into() }));
+    }
+
+    /// True once the collector has asked to finish, or has gone away.
+    pub fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The same as a flag, to look at in loops.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Drains and samples for the last time, says good-bye, and waits until all of it has gone out.
+    pub fn finish(mut self) {
+        self.end();
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+            // A full pipe means that the worker is being woken already.
+            let _ = std::io::Write::write(&mut &self.wake, &[1]);
+        }
+    }
+
+    fn end(&mut self) {
+        self.order(Order::Finish);
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for AgentHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

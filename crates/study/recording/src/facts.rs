@@ -3,9 +3,15 @@
 //! Both start with `format` (major) and `minor`: a newer minor is read, a newer major refused.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
+use crate::files::write_atomically;
 use crate::spec::{Levels, Panel, SubjectSpec};
 
 /// Major version of the study and run formats written here.
@@ -185,4 +191,202 @@ pub struct RunFacts {
     pub panels: BTreeMap<String, PanelFacts>,
     /// In order of time.
     pub markers: Vec<Marker>,
+}
+
+/// A file of facts could not be read or written.
+#[derive(Debug, Error)]
+pub enum FactsError {
+    /// The operating system.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Not TOML, or not these facts.
+    #[error("{}: {error}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What the TOML reader says, with line and field.
+        error: String,
+    },
+    /// A newer major version.
+    #[error("{} has format {found}, this version reads up to {FORMAT}: use a newer triptych", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Larger than any facts are.
+    #[error("{} has {size} bytes: no file of facts is that large", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+}
+
+/// Most bytes of a file of facts: a plan of a hundred thousand runs has about 10 MB.
+const MAX_FACTS: u64 = 256 << 20;
+
+/// What can be read of any version.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FactsError> {
+    let io = |source| FactsError::Io { what: "read", path: path.to_owned(), source };
+    let size = fs::metadata(path).map_err(io)?.len();
+    if size > MAX_FACTS {
+        return Err(FactsError::TooLarge { path: path.to_owned(), size });
+    }
+    let text = fs::read_to_string(path).map_err(io)?;
+    let invalid =
+        |error: toml::de::Error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() };
+    let version: Version = toml::from_str(&text).map_err(invalid)?;
+    if version.format > FORMAT {
+        return Err(FactsError::TooNew { path: path.to_owned(), found: version.format });
+    }
+    toml::from_str(&text).map_err(invalid)
+}
+
+fn write<T: Serialize>(path: &Path, facts: &T) -> Result<(), FactsError> {
+    let text = toml::to_string(facts)
+        .map_err(|error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() })?;
+    write_atomically(path, text.as_bytes()).map_err(|source| FactsError::Io {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads `plan.toml`.
+///
+/// # Errors
+/// It is missing, broken, or of a newer major version.
+pub fn read_plan(path: &Path) -> Result<StudyFacts, FactsError> {
+    read(path)
+}
+
+/// Writes `plan.toml`, whole or not at all.
+///
+/// # Errors
+/// The disk is full or gone.
+pub fn write_plan(path: &Path, facts: &StudyFacts) -> Result<(), FactsError> {
+    write(path, facts)
+}
+
+/// Reads `run.toml`.
+///
+/// # Errors
+/// It is missing, broken, or of a newer major version.
+pub fn read_run(path: &Path) -> Result<RunFacts, FactsError> {
+    read(path)
+}
+
+/// Writes `run.toml`, whole or not at all.
+///
+/// # Errors
+/// The disk is full or gone.
+pub fn write_run(path: &Path, facts: &RunFacts) -> Result<(), FactsError> {
+    write(path, facts)
+}
+
+impl HostFacts {
+    /// Of this machine, now. What cannot be read is empty or 0.
+    pub fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once([':', '=']));
+            let value = lines
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, value)| value.trim().trim_matches('"').to_owned());
+            value.unwrap_or_default()
+        };
+        let uname = rustix::system::uname();
+        let memory = field(&text("/proc/meminfo"), "MemTotal");
+        let memory_kib: u64 = memory.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let load = text("/proc/loadavg");
+        let mut load = load.split_whitespace().map(|n| n.parse().unwrap_or(0.0));
+        Self {
+            kernel: format!("{} {}", uname.release().to_string_lossy(), uname.version().to_string_lossy()),
+            os: field(&text("/etc/os-release"), "PRETTY_NAME"),
+            cpu: field(&text("/proc/cpuinfo"), "model name"),
+            cpus: std::thread::available_parallelism().map_or(0, |n| n.get().try_into().unwrap_or(u32::MAX)),
+            memory_bytes: memory_kib * 1024,
+            load: std::array::from_fn(|_| load.next().unwrap_or(0.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> RunFacts {
+        let mut run = RunFacts {
+            format: FORMAT,
+            minor: FORMAT_MINOR,
+            writer: "test".into(),
+            id: "r0001-p00-k0".into(),
+            point: 0,
+            repeat: 0,
+            status: RunStatus::Complete,
+            reason: String::new(),
+            started: "2026-01-01T00:00:00Z".into(),
+            ended: String::new(),
+            started_ns: 5,
+            window_ns: Some([10, 20]),
+            asked: [("fps".into(), crate::spec::Level::Int(30))].into(),
+            host: HostFacts::read(),
+            panels: BTreeMap::new(),
+            markers: vec![Marker {
+                t_ns: 7,
+                panel: Some(Panel::Guest),
+                kind: "note".into(),
+                text: "x".into(),
+            }],
+        };
+        let clock =
+            ClockFacts { offset_ns: 1, drift_ppm: 0.5, reference_ns: 2, uncertainty_ns: 3, exchanges: 4 };
+        run.panels.insert("guest".into(), PanelFacts { clock: Some(clock), ..PanelFacts::default() });
+        run
+    }
+
+    #[test]
+    fn facts_survive_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        write_run(&path, &run()).unwrap();
+        assert_eq!(read_run(&path).unwrap(), run());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_newer_minor_version_is_read_and_a_newer_major_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        write_run(&path, &RunFacts { minor: 7, ..run() }).unwrap();
+        let text = format!("from_the_future = true\n{}", fs::read_to_string(&path).unwrap());
+        fs::write(&path, text).unwrap();
+        assert_eq!(read_run(&path).unwrap().minor, 7);
+        fs::write(&path, "format = 2\nminor = 0\nnothing = \"else\"\n").unwrap();
+        assert!(matches!(read_run(&path), Err(FactsError::TooNew { found: 2, .. })));
+    }
+
+    #[test]
+    fn broken_facts_are_refused_with_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        fs::write(&path, "format = 1\nminor = \"none\"\n").unwrap();
+        let error = read_run(&path).unwrap_err().to_string();
+        assert!(error.contains("run.toml") && error.contains("line 2"), "{error}");
+    }
 }

@@ -1,0 +1,233 @@
+//! Estimates a panel's clock from repeated exchanges with the collector.
+//!
+//! Each exchange bounds the offset: the panel read its clock after the question left and before the answer came, so
+//! `collector - panel` lies between the two. Over a run the offset is taken to be a line (offset and drift); every line
+//! that passes through all bounds is possible. The estimate is the middle of these lines, its uncertainty the farthest
+//! that any of them is from it between the first and the last exchange. Nothing is assumed about how the round trip
+//! divides into there and back. After D. Mills, RFC 5905 (bounds) and Marzullo's intersection of intervals.
+
+use crate::facts::ClockFacts;
+
+/// Largest drift of a clock that is believed, in parts per million. Crystals are within 100, virtual machines within
+/// what `adjtimex` allows (500).
+const MAX_DRIFT_PPM: f64 = 500.0;
+/// Steps of a search for the maximum of a concave function; each leaves two thirds of the interval.
+const STEPS: usize = 80;
+
+/// One question and its answer. All in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Collector's clock before the question left.
+    pub sent_ns: i64,
+    /// Panel's clock when it answered.
+    pub panel_ns: i64,
+    /// Collector's clock after the answer came.
+    pub received_ns: i64,
+}
+
+/// Collects exchanges and estimates.
+#[derive(Clone, Debug, Default)]
+pub struct Estimator {
+    exchanges: Vec<Exchange>,
+}
+
+impl Estimator {
+    /// Without exchanges.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an exchange; one that ended before it began (a clock that was set) is left out.
+    pub fn add(&mut self, exchange: Exchange) {
+        if exchange.received_ns >= exchange.sent_ns {
+            self.exchanges.push(exchange);
+        }
+    }
+
+    /// The estimate, once there are three exchanges.
+    pub fn estimate(&self) -> Option<ClockFacts> {
+        let (first, last) = (self.exchanges.first()?, self.exchanges.last()?);
+        if self.exchanges.len() < 3 {
+            return None;
+        }
+        // Anchored in the middle of the run, where a wrong drift does the least harm; offsets are relative to the
+        // first exchange's, so that doubles keep their nanoseconds.
+        let reference_ns = first.panel_ns + (last.panel_ns - first.panel_ns) / 2;
+        let base = i128::from(first.sent_ns) - i128::from(first.panel_ns);
+        let bounds: Vec<Bound> = self.exchanges.iter().map(|e| Bound::of(e, reference_ns, base)).collect();
+
+        let gap = |drift: f64| upper(&bounds, drift, 0.0) - lower(&bounds, drift, 0.0);
+        let limits = (-MAX_DRIFT_PPM * 1e-6, MAX_DRIFT_PPM * 1e-6);
+        let drift = argmax(limits, gap);
+        let offset = (upper(&bounds, drift, 0.0) + lower(&bounds, drift, 0.0)) / 2.0;
+        let width = gap(drift);
+        let uncertainty = if width >= 0.0 {
+            let possible = (edge(gap, drift, limits.0), edge(gap, drift, limits.1));
+            let ends = [Bound::at(first.panel_ns, reference_ns), Bound::at(last.panel_ns, reference_ns)];
+            let estimate = |x: f64| offset + drift * x;
+            ends.iter().map(|x| farthest(&bounds, possible, estimate(*x), *x)).fold(0.0, f64::max)
+        } else {
+            // No line passes through all bounds: the clock stepped, or drifts by more than is believed.
+            let widest = bounds.iter().map(|b| b.high - b.low).fold(0.0, f64::max);
+            -width + widest
+        };
+        Some(ClockFacts {
+            offset_ns: (base + offset.round() as i128) as i64,
+            drift_ppm: drift * 1e6,
+            reference_ns,
+            uncertainty_ns: uncertainty.ceil() as i64,
+            exchanges: self.exchanges.len().try_into().unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// The offset at `x` lies within `low..=high`; `x` in nanoseconds from the reference.
+struct Bound {
+    x: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Bound {
+    fn at(panel_ns: i64, reference_ns: i64) -> f64 {
+        (panel_ns - reference_ns) as f64
+    }
+
+    fn of(e: &Exchange, reference_ns: i64, base: i128) -> Self {
+        let relative = |collector: i64| (i128::from(collector) - i128::from(e.panel_ns) - base) as f64;
+        Self {
+            x: Self::at(e.panel_ns, reference_ns),
+            low: relative(e.sent_ns),
+            high: relative(e.received_ns),
+        }
+    }
+}
+
+/// The largest offset that a line of this drift may have at `at`: concave in the drift.
+fn upper(bounds: &[Bound], drift: f64, at: f64) -> f64 {
+    bounds.iter().map(|b| b.high + drift * (at - b.x)).fold(f64::INFINITY, f64::min)
+}
+
+/// The smallest: convex in the drift.
+fn lower(bounds: &[Bound], drift: f64, at: f64) -> f64 {
+    bounds.iter().map(|b| b.low + drift * (at - b.x)).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// How far the farthest possible line is from the estimate at `at`, with a drift between `possible.0` and `.1`.
+fn farthest(bounds: &[Bound], possible: (f64, f64), estimate: f64, at: f64) -> f64 {
+    let highest = argmax(possible, |d| upper(bounds, d, at));
+    let lowest = argmax(possible, |d| -lower(bounds, d, at));
+    (upper(bounds, highest, at) - estimate).max(estimate - lower(bounds, lowest, at))
+}
+
+/// The drift farthest from `inside` towards `limit` at which a concave function, not negative at `inside`, is not
+/// negative.
+fn edge(f: impl Fn(f64) -> f64, inside: f64, limit: f64) -> f64 {
+    if f(limit) >= 0.0 {
+        return limit;
+    }
+    let (mut good, mut bad) = (inside, limit);
+    for _ in 0..STEPS {
+        let middle = f64::midpoint(good, bad);
+        if f(middle) >= 0.0 { good = middle } else { bad = middle }
+    }
+    // On the far side, so that rounding never makes the uncertainty too small.
+    bad
+}
+
+/// The drift (as a ratio) within `limits` at which a concave function is largest.
+fn argmax(limits: (f64, f64), f: impl Fn(f64) -> f64) -> f64 {
+    let (mut low, mut high) = limits;
+    for _ in 0..STEPS {
+        let (a, b) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+        // Where both are equal, the maximum lies between them.
+        match f(a).total_cmp(&f(b)) {
+            std::cmp::Ordering::Less => low = a,
+            std::cmp::Ordering::Greater => high = b,
+            std::cmp::Ordering::Equal => (low, high) = (a, b),
+        }
+    }
+    f64::midpoint(low, high)
+}
+
+impl ClockFacts {
+    /// An instant of the panel's clock on the collector's.
+    pub fn to_collector(&self, panel_ns: i64) -> i64 {
+        let drift = self.drift_ppm * 1e-6 * (panel_ns.wrapping_sub(self.reference_ns)) as f64;
+        panel_ns.wrapping_add(self.offset_ns).wrapping_add(drift.round() as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Truth {
+        offset_ns: i64,
+        drift_ppm: f64,
+        start_ns: i64,
+    }
+
+    impl Truth {
+        fn collector(&self, panel_ns: i64) -> i64 {
+            let drift = self.drift_ppm * 1e-6 * (panel_ns - self.start_ns) as f64;
+            panel_ns + self.offset_ns + drift.round() as i64
+        }
+    }
+
+    /// Worst error of the estimate over the run, and its uncertainty.
+    fn run(truth: &Truth, delays: &[(i64, i64)], every_ns: i64) -> (i64, i64) {
+        let mut estimator = Estimator::new();
+        for (i, (there, back)) in delays.iter().enumerate() {
+            let panel_ns = truth.start_ns + i as i64 * every_ns;
+            let at = truth.collector(panel_ns);
+            estimator.add(Exchange { sent_ns: at - there, panel_ns, received_ns: at + back });
+        }
+        let clock = estimator.estimate().unwrap();
+        let end = truth.start_ns + (delays.len() as i64 - 1) * every_ns;
+        let error = |t| (clock.to_collector(t) - truth.collector(t)).abs();
+        (error(truth.start_ns).max(error(end)), clock.uncertainty_ns)
+    }
+
+    proptest! {
+        #[test]
+        fn the_truth_is_never_outside_the_uncertainty(
+            offset_ns in -1_000_000_000_000i64..1_000_000_000_000, drift_ppm in -200.0..200.0,
+            start_ns in 0i64..1_000_000_000_000,
+            delays in prop::collection::vec((1_000i64..3_000_000, 1_000i64..3_000_000), 3..60),
+        ) {
+            let (error, uncertainty) = run(&Truth { offset_ns, drift_ppm, start_ns }, &delays, 500_000_000);
+            prop_assert!(error <= uncertainty + 2, "error {error} > uncertainty {uncertainty}");
+        }
+
+        #[test]
+        fn a_few_quick_exchanges_make_the_estimate_good(seed in any::<u64>()) {
+            // One-sided delays at random, but every fourth exchange is quick, as on loopback.
+            let delays: Vec<_> = (0..40u64)
+                .map(|i| {
+                    let r = (seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 40;
+                    let late = (r % 2_000_000) as i64;
+                    match (i % 4, r & 1) { (0, _) => (20_000, 20_000), (_, 0) => (20_000 + late, 20_000), _ => (20_000, 20_000 + late) }
+                })
+                .collect();
+            let (error, uncertainty) = run(&Truth { offset_ns: 5_000, drift_ppm: 40.0, start_ns: 0 }, &delays, 500_000_000);
+            prop_assert!(error <= 100_000 && uncertainty <= 100_000, "error {error}, uncertainty {uncertainty}");
+        }
+    }
+
+    #[test]
+    fn a_constant_asymmetry_is_within_the_stated_uncertainty() {
+        let (error, uncertainty) =
+            run(&Truth { offset_ns: 0, drift_ppm: 0.0, start_ns: 0 }, &[(900_000, 100_000); 20], 1_000_000);
+        assert!((390_000..=410_000).contains(&error) && error <= uncertainty, "{error} {uncertainty}");
+    }
+
+    #[test]
+    fn too_few_exchanges_give_no_estimate() {
+        let mut estimator = Estimator::new();
+        estimator.add(Exchange { sent_ns: 0, panel_ns: 5, received_ns: 10 });
+        assert_eq!(estimator.estimate(), None);
+    }
+}

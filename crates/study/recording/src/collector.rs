@@ -1,0 +1,377 @@
+//! Receives what the agents of one run send, and keeps it in the run's folder.
+//!
+//! One thread accepts, one serves each agent, one writes. [`Collector::close`] turns the run into its final form.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use thiserror::Error;
+
+use crate::address::{Address, Stream};
+use crate::facts::{self, FactsError, Marker, RunFacts, RunStatus};
+use crate::files;
+use crate::receive::{Context, PanelState, locked, serve};
+use crate::spec::Panel;
+use crate::wire::Ready;
+use crate::writer::{Writer, Written};
+
+/// Jobs that may wait for the writer: more than a minute of a busy pipeline's, while a disk stalls.
+const QUEUE: usize = 4096;
+/// How long agents may take to end once the run is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How a collector is to work.
+#[derive(Clone, Debug)]
+pub struct CollectorOptions {
+    /// Where to listen; TCP port 0 takes any.
+    pub address: Address,
+    /// The run's folder; it exists.
+    pub dir: PathBuf,
+    /// What agents must know; needed as soon as it listens beyond loopback.
+    pub token: Option<String>,
+    /// How long rows are collected before they are written and synced.
+    pub batch: Duration,
+}
+
+impl CollectorOptions {
+    /// Without a token, one second a batch.
+    pub fn new(address: Address, dir: PathBuf) -> Self {
+        Self { address, dir, token: None, batch: Duration::from_secs(1) }
+    }
+}
+
+/// A collector could not start, or a run could not be closed.
+#[derive(Debug, Error)]
+pub enum CollectorError {
+    /// The address cannot be listened on.
+    #[error("the collector cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// Beyond loopback without a token.
+    #[error("{0} can be reached from other machines: a collector there needs a token")]
+    NeedsToken(Address),
+    /// No more threads.
+    #[error("the collector cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The facts cannot be written.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+}
+
+/// Something that whoever drives the run may want to know at once.
+#[derive(Debug)]
+pub enum CollectorEvent {
+    /// A panel's agent introduced itself.
+    Hello {
+        /// Which.
+        panel: Panel,
+    },
+    /// A panel's program is in the state asked for.
+    Ready {
+        /// Which.
+        panel: Panel,
+        /// What it said.
+        ready: Ready,
+    },
+    /// A panel marked an instant.
+    Mark {
+        /// Which.
+        panel: Panel,
+        /// Kind.
+        kind: String,
+        /// For people.
+        text: String,
+    },
+    /// A panel's program cannot go on.
+    Fault {
+        /// Which.
+        panel: Panel,
+        /// Why.
+        reason: String,
+    },
+    /// A panel's connection ended.
+    Gone {
+        /// Which.
+        panel: Panel,
+        /// It said good-bye.
+        clean: bool,
+    },
+    /// A file cannot be written (once; rows that cannot be written later are only counted).
+    WriteFailed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+}
+
+enum Listener {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn bind(address: &Address) -> io::Result<(Self, Address)> {
+        Ok(match address {
+            Address::Unix(path) => {
+                let listener = UnixListener::bind(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+                listener.set_nonblocking(true)?;
+                (Self::Unix(listener, path.clone()), address.clone())
+            }
+            Address::Tcp(socket) => {
+                let listener = TcpListener::bind(socket)?;
+                listener.set_nonblocking(true)?;
+                let address = Address::Tcp(listener.local_addr()?);
+                (Self::Tcp(listener), address)
+            }
+        })
+    }
+
+    fn accept(&self) -> io::Result<Stream> {
+        let stream = match self {
+            Self::Unix(listener, _) => Stream::Unix(listener.accept()?.0),
+            Self::Tcp(listener) => {
+                let stream = listener.accept()?.0;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+        };
+        match &stream {
+            Stream::Unix(s) => s.set_nonblocking(false)?,
+            Stream::Tcp(s) => s.set_nonblocking(false)?,
+        }
+        Ok(stream)
+    }
+
+    /// Waits for a connection for at most a tenth of a second.
+    fn wait(&self) {
+        let fd = match self {
+            Self::Unix(listener, _) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        };
+        let tenth = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&tenth));
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A collector at work. Dropped without [`Collector::close`], it leaves the record as a crash would: readable.
+pub struct Collector {
+    address: Address,
+    dir: PathBuf,
+    panels: Arc<BTreeMap<Panel, PanelState>>,
+    closing: Arc<AtomicBool>,
+    events: Receiver<CollectorEvent>,
+    markers: std::sync::Mutex<Vec<Marker>>,
+    accepting: Option<JoinHandle<()>>,
+    writing: Option<JoinHandle<Written>>,
+}
+
+impl Collector {
+    /// Listens and starts the threads.
+    ///
+    /// # Errors
+    /// The address is taken or needs a token.
+    pub fn start(options: CollectorOptions) -> Result<Self, CollectorError> {
+        let wide = matches!(&options.address, Address::Tcp(a) if !a.ip().is_loopback());
+        if wide && options.token.is_none() {
+            return Err(CollectorError::NeedsToken(options.address));
+        }
+        let (listener, address) = Listener::bind(&options.address)
+            .map_err(|source| CollectorError::Listen { address: options.address.clone(), source })?;
+        let (tell, events) = mpsc::channel();
+        let (jobs, work) = mpsc::sync_channel(QUEUE);
+        let panels: Arc<BTreeMap<_, _>> = Arc::new(Panel::ALL.map(|p| (p, PanelState::default())).into());
+        let closing = Arc::new(AtomicBool::new(false));
+        let writer = Writer::new(options.dir.clone(), options.batch, tell.clone());
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let writing =
+            thread("record-writer").spawn(move || writer.run(&work)).map_err(CollectorError::Thread)?;
+        let context = Context {
+            panels: Arc::clone(&panels),
+            token: options.token,
+            events: tell,
+            jobs,
+            closing: Arc::clone(&closing),
+        };
+        let accepting = thread("record-accept")
+            .spawn(move || accept(&listener, &context))
+            .map_err(CollectorError::Thread)?;
+        Ok(Self {
+            address,
+            dir: options.dir,
+            panels,
+            closing,
+            events,
+            markers: Default::default(),
+            accepting: Some(accepting),
+            writing: Some(writing),
+        })
+    }
+
+    /// Where agents find it.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The next event, or `None` when none came in time.
+    pub fn next_event(&self, timeout: Duration) -> Option<CollectorEvent> {
+        self.events.recv_timeout(timeout).ok()
+    }
+
+    /// Rows received of a panel's table so far.
+    pub fn rows(&self, panel: Panel, table: &str) -> u64 {
+        self.panels.get(&panel).and_then(|p| locked(&p.rows).get(table).copied()).unwrap_or(0)
+    }
+
+    /// Adds a marker to the record.
+    pub fn mark(&self, marker: Marker) {
+        locked(&self.markers).push(marker);
+    }
+
+    /// Asks a panel's program to finish.
+    pub fn request_stop(&self, panel: Panel) {
+        if let Some(state) = self.panels.get(&panel) {
+            state.stop.store(true, Ordering::Release);
+        }
+    }
+
+    /// Ends the run: hears the last of the agents, writes what is left, turns every table into Parquet and writes
+    /// `run.toml`. `facts` has everything but panels, their markers and clocks. When a table cannot be converted (the
+    /// disk is full), it stays as it is, and `run.toml` says so.
+    ///
+    /// # Errors
+    /// `run.toml` cannot be written.
+    pub fn close(mut self, mut facts: RunFacts) -> Result<RunFacts, CollectorError> {
+        let written = self.shut_down();
+        self.gather(&mut facts, &written);
+        for stem in written.rows.keys() {
+            if let Err(error) = files::to_parquet(&self.dir, stem) {
+                let what = format!("{error} was not converted to Parquet: {}", error.source);
+                facts.reason =
+                    if facts.reason.is_empty() { what } else { format!("{}; {what}", facts.reason) };
+                if facts.status == RunStatus::Complete {
+                    facts.status = RunStatus::Failed;
+                }
+            }
+        }
+        facts::write_run(&self.dir.join("run.toml"), &facts)?;
+        Ok(facts)
+    }
+
+    fn shut_down(&mut self) -> Written {
+        for state in self.panels.values() {
+            state.stop.store(true, Ordering::Release);
+        }
+        let deadline = std::time::Instant::now() + FAREWELL;
+        let connected = |panels: &BTreeMap<Panel, PanelState>| {
+            panels.values().any(|p| p.connected.load(Ordering::Acquire))
+        };
+        while connected(&self.panels) && std::time::Instant::now() < deadline {
+            // Every end of a connection is an event.
+            let _ = self.events.recv_timeout(Duration::from_millis(50));
+        }
+        self.closing.store(true, Ordering::Release);
+        for state in self.panels.values() {
+            if let Some(stream) = locked(&state.stream).take() {
+                stream.shutdown();
+            }
+        }
+        if let Some(thread) = self.accepting.take() {
+            let _ = thread.join();
+        }
+        self.writing.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+
+    fn gather(&self, facts: &mut RunFacts, written: &Written) {
+        facts.markers.append(&mut locked(&self.markers));
+        for (panel, state) in self.panels.iter() {
+            let mut panel_facts = locked(&state.facts).clone();
+            if panel_facts.program.is_empty() {
+                continue;
+            }
+            panel_facts.clock = locked(&state.clock).estimate();
+            let prefix = format!("{panel}.");
+            let unwritten =
+                written.lost.iter().filter_map(|(stem, n)| stem.strip_prefix(&prefix).map(|t| (t, n)));
+            for (table, count) in unwritten {
+                *panel_facts.lost.entry(table.to_owned()).or_default() += count;
+            }
+            let overrun = state.overrun.load(Ordering::Relaxed);
+            if overrun > 0 {
+                panel_facts.lost.insert("(collector overrun)".into(), overrun);
+            }
+            let aligned = |t: i64| panel_facts.clock.as_ref().map_or(t, |c| c.to_collector(t));
+            facts.markers.extend(locked(&state.markers).iter().map(|(t_ns, kind, text)| Marker {
+                t_ns: aligned(*t_ns),
+                panel: Some(*panel),
+                kind: kind.clone(),
+                text: text.clone(),
+            }));
+            facts.panels.insert(panel.name().to_owned(), panel_facts);
+        }
+        facts.markers.sort_by_key(|m| m.t_ns);
+    }
+
+    /// The run's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if self.accepting.is_some() {
+            self.shut_down();
+        }
+    }
+}
+
+fn accept(listener: &Listener, context: &Context) {
+    let mut serving: Vec<JoinHandle<()>> = Vec::new();
+    while !context.closing.load(Ordering::Acquire) {
+        match listener.accept() {
+            Ok(stream) => {
+                serving.retain(|thread| !thread.is_finished());
+                let context = context.clone();
+                let thread = std::thread::Builder::new().name("record-agent".into());
+                match thread.spawn(move || serve(stream, &context)) {
+                    Ok(thread) => serving.push(thread),
+                    Err(error) => tracing::warn!("an agent cannot be served: {error}"),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.wait(),
+            Err(error) => {
+                tracing::debug!("accept: {error}");
+                listener.wait();
+            }
+        }
+    }
+    for thread in serving {
+        let _ = thread.join();
+    }
+}
