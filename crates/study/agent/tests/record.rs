@@ -1,5 +1,7 @@
 //! An agent and a collector over a real socket: what a program emits is what the closed run holds.
 
+#![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
