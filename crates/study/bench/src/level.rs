@@ -76,3 +76,8 @@ pub(crate) fn expected(factor: &Factor) -> String {
         Domain::Text => "a text in quotes".into(),
     }
 }
+
+/// Is `level` one that `factor` may take?
+pub fn is_level(factor: &Factor, level: &Level) -> bool {
+    check(factor, level.clone()).is_ok()
+}

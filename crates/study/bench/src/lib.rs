@@ -1,11 +1,26 @@
-//! Study files to plans to runs; owns the trait `Subject`.
+//! Study files to plans to runs; owns the trait [`Subject`] and its [conformance suite](conformance).
+//!
+//! The engine prints nothing (see [`Progress`]), knows no system, and never ends a study because of one run.
 
+mod campaign;
+pub mod conformance;
 mod diagnostic;
+mod engine;
+mod error;
 mod estimate;
 mod level;
 pub mod plan;
+mod progress;
+mod sink;
 mod study_file;
+mod subject;
 
+pub use campaign::Campaign;
 pub use diagnostic::{Diagnostic, Faults};
+pub use engine::{StudyOutcome, chain, run_study};
+pub use error::BenchError;
 pub use estimate::{Estimate, Left};
+pub use level::is_level;
+pub use progress::{Progress, RunEnd, Silent};
 pub use study_file::{MAX_FILE, MAX_RUNS, StudyFile};
+pub use subject::{EventSink, Outcome, Point, Subject, SubjectError};

@@ -1,4 +1,5 @@
 //! Study files, right and wrong, through the public API.
+#![allow(clippy::unwrap_used)] // also in the tests' helpers
 
 use std::collections::BTreeSet;
 

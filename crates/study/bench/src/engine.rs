@@ -1,0 +1,233 @@
+//! Runs what is planned and not yet done, one run after the other. A run that fails is marked and the study goes on;
+//! a wish to stop ends the run under way, marks it interrupted and ends the study.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use recording::Address;
+use recording::collector::{Collector, CollectorOptions};
+use recording::facts::{self, FORMAT, FORMAT_MINOR, HostFacts, PlannedRun, RunFacts, RunStatus};
+use recording::spec::Levels;
+use units::{Clock, MonotonicClock};
+
+use crate::campaign::{Campaign, rfc3339};
+use crate::error::BenchError;
+use crate::estimate::Estimate;
+use crate::plan::WRITER;
+use crate::progress::{Progress, RunEnd};
+use crate::sink::RunSink;
+use crate::subject::{EventSink, Outcome, Point, Subject, SubjectError};
+
+/// Space held back in each run's folder and given free when the run is closed, so that `run.toml` can say that the
+/// disk is full. A run.toml with many markers is far below it.
+const RESERVE: usize = 64 * 1024;
+
+/// How a study ended.
+#[derive(Clone, Debug, Default)]
+pub struct StudyOutcome {
+    /// The study's folder.
+    pub dir: PathBuf,
+    /// Runs planned.
+    pub planned: usize,
+    /// Runs complete, those of an earlier time included.
+    pub complete: usize,
+    /// Runs that failed this time, with their reasons.
+    pub failed: Vec<(String, String)>,
+    /// The person stopped it.
+    pub interrupted: bool,
+}
+
+/// Runs every run of `campaign` that is not complete; sets aside what earlier attempts left.
+/// Once `cancel` is true, the run under way is ended and marked interrupted.
+///
+/// # Errors
+/// The study is not about this subject. What goes wrong within a run is in the outcome.
+pub fn run_study(
+    campaign: &Campaign,
+    subject: &mut dyn Subject,
+    cancel: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<StudyOutcome, BenchError> {
+    let spec = subject.spec().map_err(BenchError::Spec)?;
+    let study = &campaign.facts;
+    if spec.name != study.subject.name {
+        return Err(BenchError::Subject { study: study.subject.name.clone(), subject: spec.name });
+    }
+    let pending = campaign.pending();
+    let planned = study.runs.len();
+    let mut outcome = StudyOutcome {
+        dir: campaign.dir.clone(),
+        planned,
+        complete: planned - pending.len(),
+        ..StudyOutcome::default()
+    };
+    progress.study_started(&campaign.dir, study, outcome.complete);
+    let mut estimate = Estimate::new(Duration::from_secs_f64(study.warmup_s + study.record_s));
+    for (i, run) in pending.iter().enumerate() {
+        if cancel.load(Ordering::Relaxed) {
+            outcome.interrupted = true;
+            break;
+        }
+        let left = (pending.len() - i).try_into().unwrap_or(u32::MAX);
+        let started = Instant::now();
+        let end = {
+            progress.run_started(run, &levels(campaign, run));
+            let mut tick = || progress.tick(estimate.left(left, started.elapsed()));
+            one_run(campaign, run, subject, cancel, &mut tick)
+        };
+        match end.status {
+            RunStatus::Complete => outcome.complete += 1,
+            RunStatus::Interrupted => outcome.interrupted = true,
+            RunStatus::Failed | RunStatus::Running => {
+                outcome.failed.push((run.id.clone(), end.reason.clone()));
+            }
+        }
+        estimate.measured(started.elapsed());
+        progress.run_ended(&end, estimate.left(left - 1, Duration::ZERO));
+    }
+    Ok(outcome)
+}
+
+fn levels(campaign: &Campaign, run: &PlannedRun) -> Levels {
+    let point = campaign.facts.points.iter().find(|p| p.index == run.point);
+    point.map(|p| p.levels.clone()).unwrap_or_default()
+}
+
+fn one_run(
+    campaign: &Campaign,
+    run: &PlannedRun,
+    subject: &mut dyn Subject,
+    cancel: &AtomicBool,
+    tick: &mut dyn FnMut(),
+) -> RunEnd {
+    let failed = |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason };
+    let dir = match campaign.fresh_run_dir(run) {
+        Ok(dir) => dir,
+        Err(error) => return failed(chain(&error)),
+    };
+    let mut settings = campaign.facts.fixed.clone();
+    settings.extend(levels(campaign, run));
+    let mut facts = running(run, settings.clone());
+    if let Err(error) = facts::write_run(&dir.join("run.toml"), &facts) {
+        return failed(chain(&error));
+    }
+    let reserve = Reserve::take(&dir);
+    let point = Point { index: run.point, settings };
+    let closed = execute(campaign, &dir, &mut facts, subject, &point, cancel, tick, reserve);
+    let facts = match closed {
+        Ok(facts) => facts,
+        Err(reason) => {
+            facts.status = RunStatus::Failed;
+            facts.reason = reason;
+            facts.ended = rfc3339(Timestamp::now());
+            let written = facts::write_run(&dir.join("run.toml"), &facts);
+            if let Err(error) = written {
+                facts.reason = format!("{}; {}", facts.reason, chain(&error));
+            }
+            facts
+        }
+    };
+    RunEnd { run: run.clone(), status: facts.status, reason: facts.reason }
+}
+
+/// Collector, subject, close. `Err` is the reason why the record could not be closed.
+#[allow(clippy::too_many_arguments)] // one caller; a struct for it would be read nowhere else
+fn execute(
+    campaign: &Campaign,
+    dir: &Path,
+    facts: &mut RunFacts,
+    subject: &mut dyn Subject,
+    point: &Point,
+    cancel: &AtomicBool,
+    tick: &mut dyn FnMut(),
+    reserve: Reserve,
+) -> Result<RunFacts, String> {
+    // Not in the run's folder: the path of a Unix socket is at most 107 bytes.
+    let sockets = tempfile::Builder::new().prefix("triptych-").tempdir().map_err(|e| chain(&e))?;
+    let address = Address::Unix(sockets.path().join("collector"));
+    let collector = Collector::start(CollectorOptions::new(address, dir.into())).map_err(|e| chain(&e))?;
+    let seconds = Duration::from_secs_f64;
+    let (warmup, record) = (seconds(campaign.facts.warmup_s), seconds(campaign.facts.record_s));
+    let mut sink = RunSink::new(&collector, dir.into(), warmup, record, cancel, tick);
+    let ended = subject.prepare(point).and_then(|()| subject.run(&mut sink));
+    let torn_down = subject.teardown();
+    let window_ns = sink.window_ns();
+    (facts.status, facts.reason) = match (ended, torn_down) {
+        (Ok(Outcome::Complete), Ok(())) if window_ns.is_none() => {
+            (RunStatus::Failed, "the subject ended without recording a window".into())
+        }
+        (Ok(Outcome::Complete), Ok(())) => (RunStatus::Complete, String::new()),
+        (Ok(Outcome::Complete), Err(error)) => (RunStatus::Failed, format!("teardown: {}", chain(&error))),
+        (Ok(Outcome::Cancelled) | Err(SubjectError::Cancelled), _) => {
+            (RunStatus::Interrupted, SubjectError::Cancelled.to_string())
+        }
+        (Err(error), _) => (RunStatus::Failed, chain(&error)),
+    };
+    if facts.status == RunStatus::Failed {
+        let reason = facts.reason.clone();
+        sink.event(None, "fault", &reason);
+    }
+    facts.window_ns = window_ns;
+    facts.ended = rfc3339(Timestamp::now());
+    drop(reserve);
+    collector.close(facts.clone()).map_err(|error| match facts.reason.as_str() {
+        "" => chain(&error),
+        reason => format!("{reason}; then: {}", chain(&error)),
+    })
+}
+
+fn running(run: &PlannedRun, asked: Levels) -> RunFacts {
+    RunFacts {
+        format: FORMAT,
+        minor: FORMAT_MINOR,
+        writer: WRITER.into(),
+        id: run.id.clone(),
+        point: run.point,
+        repeat: run.repeat,
+        status: RunStatus::Running,
+        reason: String::new(),
+        started: rfc3339(Timestamp::now()),
+        ended: String::new(),
+        started_ns: MonotonicClock.now().0,
+        window_ns: None,
+        asked,
+        host: HostFacts::read(),
+        panels: Default::default(),
+        markers: Vec::new(),
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// See [`RESERVE`]; without it nothing is lost but the reason.
+struct Reserve(PathBuf);
+
+impl Reserve {
+    fn take(dir: &Path) -> Self {
+        let path = dir.join(".reserve");
+        let written = File::create(&path).and_then(|mut f| f.write_all(&[0xa5; RESERVE]));
+        if let Err(error) = written {
+            tracing::debug!(%error, "no space could be reserved");
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

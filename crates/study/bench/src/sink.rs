@@ -1,0 +1,164 @@
+//! The engine's [`EventSink`]: a collector seen by a subject.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use recording::Address;
+use recording::collector::{Collector, CollectorEvent};
+use recording::facts::Marker;
+use recording::spec::Panel;
+use recording::wire::Ready;
+use units::{Clock, MonotonicClock};
+
+use crate::subject::{EventSink, SubjectError};
+
+/// How often a waiting sink looks at the programs and at the wish to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) struct RunSink<'a> {
+    pub(crate) collector: &'a Collector,
+    pub(crate) dir: PathBuf,
+    pub(crate) warmup: Duration,
+    pub(crate) record: Duration,
+    pub(crate) cancel: &'a AtomicBool,
+    pub(crate) tick: &'a mut dyn FnMut(),
+    ready: BTreeMap<Panel, Ready>,
+    stopping: BTreeSet<Panel>,
+    window: (Option<i64>, Option<i64>),
+}
+
+impl<'a> RunSink<'a> {
+    pub(crate) fn new(
+        collector: &'a Collector,
+        dir: PathBuf,
+        warmup: Duration,
+        record: Duration,
+        cancel: &'a AtomicBool,
+        tick: &'a mut dyn FnMut(),
+    ) -> Self {
+        let (ready, stopping) = (BTreeMap::new(), BTreeSet::new());
+        Self { collector, dir, warmup, record, cancel, tick, ready, stopping, window: (None, None) }
+    }
+
+    /// Start and end, when both were reached.
+    pub(crate) fn window_ns(&self) -> Option<[i64; 2]> {
+        Some([self.window.0?, self.window.1?])
+    }
+
+    fn hear(&mut self, event: CollectorEvent) -> Result<(), SubjectError> {
+        match event {
+            CollectorEvent::Ready { panel, ready } => {
+                self.ready.insert(panel, ready);
+                Ok(())
+            }
+            CollectorEvent::Fault { panel, reason } => Err(SubjectError::Fault { panel, reason }),
+            CollectorEvent::Gone { panel, .. } if !self.stopping.contains(&panel) => {
+                Err(SubjectError::Gone { panel })
+            }
+            CollectorEvent::WriteFailed { path, error } => {
+                Err(SubjectError::Write { path, error: error.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hears events until `enough` or the deadline; true when `enough`.
+    fn wait(
+        &mut self,
+        span: Duration,
+        enough: impl Fn(&Self) -> bool,
+        check: &mut dyn FnMut() -> Result<(), SubjectError>,
+    ) -> Result<bool, SubjectError> {
+        let until = Instant::now() + span;
+        loop {
+            if self.cancelled() {
+                return Err(SubjectError::Cancelled);
+            }
+            if enough(self) {
+                return Ok(true);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            check()?;
+            (self.tick)();
+            if let Some(event) = self.collector.next_event(left.min(LOOK)) {
+                self.hear(event)?;
+            }
+        }
+    }
+
+    fn mark_window(&self, t_ns: i64, kind: &str, text: &str) {
+        self.collector.mark(Marker { t_ns, panel: None, kind: kind.into(), text: text.into() });
+    }
+}
+
+impl EventSink for RunSink<'_> {
+    fn collector(&self) -> &Address {
+        self.collector.address()
+    }
+
+    fn run_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn warmup(&self) -> Duration {
+        self.warmup
+    }
+
+    fn record(&self) -> Duration {
+        self.record
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn wait_ready(
+        &mut self,
+        panels: &[Panel],
+        deadline: Duration,
+        check: &mut dyn FnMut() -> Result<(), SubjectError>,
+    ) -> Result<BTreeMap<Panel, Ready>, SubjectError> {
+        let missing = |sink: &Self| panels.iter().copied().find(|p| !sink.ready.contains_key(p));
+        if !self.wait(deadline, |sink| missing(sink).is_none(), check)?
+            && let Some(panel) = missing(self)
+        {
+            return Err(SubjectError::NotReady { panel, seconds: deadline.as_secs() });
+        }
+        Ok(self.ready.clone())
+    }
+
+    fn watch(
+        &mut self,
+        span: Duration,
+        check: &mut dyn FnMut() -> Result<(), SubjectError>,
+    ) -> Result<(), SubjectError> {
+        self.wait(span, |_| false, check).map(drop)
+    }
+
+    fn begin_window(&mut self) {
+        let now = MonotonicClock.now().0;
+        self.window = (Some(now), None);
+        self.mark_window(now, "window_start", "recording starts");
+    }
+
+    fn end_window(&mut self) {
+        let now = MonotonicClock.now().0;
+        self.window.1 = Some(now);
+        self.mark_window(now, "window_end", "recording ends");
+    }
+
+    fn event(&mut self, panel: Option<Panel>, kind: &str, text: &str) {
+        let t_ns = MonotonicClock.now().0;
+        self.collector.mark(Marker { t_ns, panel, kind: kind.into(), text: text.into() });
+    }
+
+    fn stop(&mut self, panel: Panel) {
+        self.stopping.insert(panel);
+        self.collector.request_stop(panel);
+    }
+}
