@@ -24,6 +24,7 @@ use crate::frames::{FrameTable, Shot};
 use crate::options::StreamOptions;
 use crate::outbox::Outbox;
 use crate::port::{Came, Port};
+use crate::recorder::Recorder;
 use crate::signals::StopSignals;
 
 /// Frames between capture and port: one under way and one behind it.
@@ -35,10 +36,17 @@ const FAREWELL: Nanos = Nanos(200_000_000);
 
 /// Streams until told to stop.
 pub(crate) fn run(options: &StreamOptions) -> anyhow::Result<()> {
-    let probe = Probe::disabled();
-    let mut guest = Guest::start(options, &probe)?;
-    let result = guest.serve();
-    guest.say_goodbye();
+    let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
+    let recorder = Recorder::start(options, &probe)?;
+    let result = Guest::start(options, &probe, &recorder).and_then(|mut guest| {
+        let result = guest.serve();
+        guest.say_goodbye();
+        result
+    });
+    if let Err(error) = &result {
+        recorder.fault(&format!("{error:#}"));
+    }
+    recorder.finish();
     result
 }
 
@@ -52,7 +60,9 @@ struct Stream {
     begun: bool,
 }
 
-struct Guest {
+struct Guest<'a> {
+    options: &'a StreamOptions,
+    recorder: &'a Recorder,
     codec: VideoCodec,
     signals: StopSignals,
     source: Box<dyn Source>,
@@ -75,8 +85,8 @@ struct Guest {
     in_force: Option<InForce>,
 }
 
-impl Guest {
-    fn start(options: &StreamOptions, probe: &Probe) -> anyhow::Result<Self> {
+impl<'a> Guest<'a> {
+    fn start(options: &'a StreamOptions, probe: &Probe, recorder: &'a Recorder) -> anyhow::Result<Self> {
         let signals = StopSignals::register()?;
         let source = options.source.open(options.size.or(default_size(&options.source)))?;
         let settings = options.encoder_settings(source.size());
@@ -86,7 +96,7 @@ impl Guest {
         let mut in_force = None;
         while in_force.is_none() {
             // Wrong settings are told before anything else happens.
-            match next_event(&mut worker, &signals)? {
+            match next_event(&mut worker, &signals, recorder)? {
                 Some(WorkerEvent::Ready(said)) => in_force = Some(said),
                 Some(WorkerEvent::Restarted { reason, .. }) => tracing::warn!("{reason}; started again"),
                 Some(WorkerEvent::Unit(_)) => {}
@@ -98,6 +108,8 @@ impl Guest {
         let port = Port::open(port, timeout)?;
         let ticker = Ticker::start(options.fps).context("no timer")?;
         Ok(Self {
+            options,
+            recorder,
             codec: spice_codec(options.codec),
             signals,
             source,
@@ -121,7 +133,7 @@ impl Guest {
     fn serve(&mut self) -> anyhow::Result<()> {
         loop {
             self.wait()?;
-            if self.signals.came() {
+            if self.signals.came() || self.recorder.stop_requested() {
                 return Ok(());
             }
             while let Some(event) = self.worker.receive(MonotonicClock.now())? {
@@ -193,6 +205,7 @@ impl Guest {
             WorkerEvent::Unit(unit) => self.encoded(unit),
             WorkerEvent::Restarted { reason, restarts } => {
                 tracing::warn!("{reason}; started again ({restarts} times)");
+                self.recorder.mark("fault", &format!("{reason}; started again"));
                 // The frames within are lost, and the new encoder starts with a keyframe.
                 self.skipped += self.shots.drain(..).map(|shot| 1 + shot.skipped).sum::<u64>();
                 if let Some(stream) = &mut self.stream {
@@ -293,7 +306,14 @@ impl Guest {
         self.outbox.flush(&mut self.port, |sent| {
             *skipped += sent.shot.skipped;
             table.sent(&sent);
-        })
+        })?;
+        // In force once a frame is out; said again when a new encoder says what it has in force.
+        if self.table.rows() > 0
+            && let Some(in_force) = self.in_force.take()
+        {
+            self.recorder.ready(self.options, self.source.size(), &in_force);
+        }
+        Ok(())
     }
 
     /// Lets a half-written message finish: the host must never be left within one by a program that ends in order.
@@ -332,12 +352,16 @@ fn spice_codec(codec: Codec) -> VideoCodec {
 }
 
 /// Waits for the encoder; `None` when the program should end.
-fn next_event(worker: &mut Worker, signals: &StopSignals) -> anyhow::Result<Option<WorkerEvent>> {
+fn next_event(
+    worker: &mut Worker,
+    signals: &StopSignals,
+    recorder: &Recorder,
+) -> anyhow::Result<Option<WorkerEvent>> {
     loop {
         if let Some(event) = worker.receive(MonotonicClock.now())? {
             return Ok(Some(event));
         }
-        if signals.came() {
+        if signals.came() || recorder.stop_requested() {
             return Ok(None);
         }
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(worker, PollFlags::IN)];

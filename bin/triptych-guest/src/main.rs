@@ -8,6 +8,7 @@ mod options;
 mod outbox;
 mod paint;
 mod port;
+mod recorder;
 mod signals;
 
 use std::process::ExitCode;

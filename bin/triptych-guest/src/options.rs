@@ -1,6 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use recording::Address;
+use recording::spec::Panel;
 use streaming::codec::Codec;
 use streaming::encode::EncoderSettings;
 use streaming::frame::FrameSize;
@@ -76,6 +78,12 @@ pub(crate) struct StreamOptions {
     /// End after so many ticks of the frame clock [default: run until stopped]
     #[arg(long)]
     pub(crate) ticks: Option<u64>,
+    /// Report to this collector (unix:PATH or tcp:ADDRESS:PORT) and end with it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) collector: Option<Address>,
+    /// The panel to report as: guest, host or client
+    #[arg(long, default_value = "guest", value_parser = panel)]
+    pub(crate) panel: Panel,
     /// How long to wait for the port to be there, seconds
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     pub(crate) connect_timeout: f64,
@@ -118,4 +126,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("write it as KEY=VALUE, for instance cpu-used=8".into()),
     }
+}
+
+fn panel(text: &str) -> Result<Panel, String> {
+    Panel::ALL
+        .into_iter()
+        .find(|panel| panel.name() == text)
+        .ok_or_else(|| "write guest, host or client".into())
 }
