@@ -1,3 +1,30 @@
-//! Streaming host: embeds libspice-server.
+//! Streaming host: takes one guest's stream from a Unix socket, serves it over SPICE with the real libspice-server,
+//! and stamps each frame on its way.
 
-fn main() {}
+mod exit;
+mod frames;
+mod guest;
+mod host;
+mod notices;
+mod options;
+mod relay;
+mod signals;
+mod socket;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = options::Options::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match host::run(&options) {
+        Ok(()) => exit::Exit::Success.into(),
+        Err(error) => {
+            eprintln!("triptych-host: {error:#}");
+            exit::Exit::of(&error).into()
+        }
+    }
+}
