@@ -1,3 +1,58 @@
 //! The operator's command: run studies, look at them.
 
-fn main() {}
+mod args;
+mod bar;
+mod doctor;
+mod list;
+mod locate;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+
+/// What the exit status means; also in `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Everything was done.
+    Success = 0,
+    /// A run failed, or something went wrong.
+    Failure = 1,
+    /// The command line or the study file is wrong.
+    Usage = 2,
+    /// The person stopped it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match &arguments.command {
+        Command::Run(options) => run::run(options),
+        Command::List(options) => list::list(options),
+        Command::Doctor(options) => doctor::doctor(options),
+    };
+    done.unwrap_or_else(|error| {
+        // Faults of a study file already say "file:line:column: error:".
+        if let Some(faults) = error.downcast_ref::<bench::Faults>() {
+            eprintln!("{faults}");
+            return Exit::Usage;
+        }
+        eprintln!("triptych: {error:#}");
+        if error.is::<locate::NotFound>() { Exit::Usage } else { Exit::Failure }
+    })
+    .into()
+}

@@ -1,0 +1,105 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Studies what happens in a virtual machine on three panels at once: guest, host and client.
+#[derive(Debug, Parser)]
+#[command(
+    name = "triptych",
+    version,
+    after_help = "Examples:
+  triptych doctor                              what is missing on this machine
+  triptych run studies/quickstart.toml         run a study
+
+Exit status: 0 done; 1 a run failed or something went wrong; 2 wrong command line or study file; 130 interrupted."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a study, or go on with one.
+    Run(Run),
+    /// List the studies of a results folder.
+    List(List),
+    /// Say what is missing on this machine, and which package brings it.
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  triptych run studies/quickstart.toml
+  triptych run studies/quickstart.toml --dry-run --seed 42
+  triptych run --resume latest
+
+Ctrl-C ends the run under way, keeps what was recorded and prints the command to go on.")]
+pub(crate) struct Run {
+    /// Study file; see docs/studies.md.
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    pub(crate) study: Option<PathBuf>,
+    /// Folder for the study's folder.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Go on with a study that is not done: its folder, its name below --out, or `latest`.
+    #[arg(long, value_name = "STUDY")]
+    pub(crate) resume: Option<String>,
+    /// Seed of the order of runs, instead of the file's or a fresh one.
+    #[arg(long, conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub(crate) seed: Option<u64>,
+    /// Print what would be run, in order, and run nothing.
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
+    /// Print the result as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  triptych list --json")]
+pub(crate) struct List {
+    /// Folder of the studies.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) results: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  triptych doctor")]
+pub(crate) struct Doctor {
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_takes_a_file_or_a_study_to_resume() {
+        for (line, accepted) in [
+            ("triptych run", false),
+            ("triptych run x.toml", true),
+            ("triptych run --resume latest", true),
+            ("triptych run x.toml --resume latest", false),
+            ("triptych run --resume latest --seed 3", false),
+            ("triptych run x.toml --seed -3", false),
+        ] {
+            assert_eq!(Arguments::try_parse_from(line.split(' ')).is_ok(), accepted, "{line}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `triptych run`.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail};
+use bench::{Campaign, StudyFile, StudyOutcome};
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use subjects::streaming::{Streaming, programs_folder};
+
+use crate::Exit;
+use crate::args;
+use crate::bar::Bar;
+use crate::locate::locate;
+
+pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
+    let campaign = match (&options.resume, &options.study) {
+        (Some(name), _) => Campaign::reopen(&locate(name, &options.out)?)?,
+        (None, Some(file)) => {
+            let study = read(file)?;
+            let seed = options.seed.or(study.seed).unwrap_or_else(bench::plan::fresh_seed);
+            let name = file.file_stem().map_or("study".into(), |s| s.to_string_lossy().into_owned());
+            if options.dry_run {
+                return dry_run(&study, &name, seed, options.json);
+            }
+            Campaign::create(&options.out, &name, &study, seed)?
+        }
+        (None, None) => bail!("a study file is needed"),
+    };
+    let cancel = watch_signals()?;
+    let mut subject = Streaming::new(programs_folder());
+    let outcome = bench::run_study(&campaign, &mut subject, &cancel, &mut Bar::default())?;
+    let dir = campaign.dir.clone();
+    drop(campaign);
+    report(options, &dir, &outcome)?;
+    if outcome.interrupted {
+        return Ok(Exit::Interrupted);
+    }
+    Ok(if outcome.failed.is_empty() { Exit::Success } else { Exit::Failure })
+}
+
+fn read(file: &Path) -> anyhow::Result<StudyFile> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(StudyFile::parse(&text, &file.display().to_string(), &subjects::specs()?)?)
+}
+
+/// The first signal asks the study to end in order; the second ends this process, and with it all others.
+fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            Exit::Interrupted as i32,
+            Arc::clone(&cancel),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&cancel))?;
+    }
+    Ok(cancel)
+}
+
+fn dry_run(study: &StudyFile, name: &str, seed: u64, json: bool) -> anyhow::Result<Exit> {
+    let facts = bench::plan::plan(study, name, String::new(), seed);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&facts)?);
+        return Ok(Exit::Success);
+    }
+    for run in &facts.runs {
+        let levels = facts.points.iter().find(|p| p.index == run.point).map(|p| &p.levels);
+        let said: Vec<_> =
+            facts.varied.iter().filter_map(|name| Some(format!("{name} = {}", levels?.get(name)?))).collect();
+        println!("{}  {}", run.id, said.join(", "));
+    }
+    let least = facts.runs.len() as f64 * (facts.warmup_s + facts.record_s);
+    eprintln!(
+        "{} points × {} runs, seed {seed}: at least {least:.0} s, and the time that programs take to start",
+        facts.points.len(),
+        facts.repeats
+    );
+    Ok(Exit::Success)
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    study: &'a Path,
+    planned: usize,
+    complete: usize,
+    interrupted: bool,
+    failed: Vec<Failed<'a>>,
+    resume: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    run: &'a str,
+    reason: &'a str,
+}
+
+fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Result<()> {
+    let resume =
+        (outcome.complete < outcome.planned).then(|| format!("triptych run --resume {}", quoted(dir)));
+    if options.json {
+        let failed = outcome.failed.iter().map(|(run, reason)| Failed { run, reason }).collect();
+        let result = Report {
+            study: dir,
+            planned: outcome.planned,
+            complete: outcome.complete,
+            interrupted: outcome.interrupted,
+            failed,
+            resume,
+        };
+        println!("{}", serde_json::to_string_pretty(&result)?);
+        return Ok(());
+    }
+    if !outcome.failed.is_empty() {
+        eprintln!("{} of {} runs failed; their folders say why", outcome.failed.len(), outcome.planned);
+    }
+    if let Some(resume) = resume {
+        eprintln!("{} of {} runs are done; go on with:  {resume}", outcome.complete, outcome.planned);
+    }
+    Ok(())
+}
+
+/// As a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
