@@ -16,6 +16,7 @@ use crate::frames::{FrameLog, declare_traffic, traffic_row};
 use crate::guest::{Guest, GuestGone};
 use crate::notices::Notices;
 use crate::options::Options;
+use crate::recorder::{LOOK_EVERY, Recorder};
 use crate::relay::{Port, Shared};
 use crate::signals::StopSignals;
 use crate::socket::GuestSocket;
@@ -25,24 +26,35 @@ const TRAFFIC_PERIOD: Nanos = Nanos(1_000_000_000);
 const MAIN: i32 = 1;
 const DISPLAY: i32 = 2;
 
-/// Runs until a signal.
+/// Runs until a signal, or until the collector has enough.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let signals = StopSignals::register()?;
-    let probe = Probe::disabled();
-    let mut host = Host::start(options, &probe)?;
-    host.notices.ready(options.json, host.server.address(), &options.stream);
-    while !signals.came() {
-        host.round(&signals)?;
+    let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
+    let notices = Notices::new(options.stats, Recorder::start(options, &probe)?);
+    let outcome = serve(options, &probe, &signals, &notices);
+    if let Err(error) = &outcome {
+        notices.recorder().fault(&format!("{error:#}"));
+    }
+    notices.finish();
+    outcome
+}
+
+fn serve(options: &Options, probe: &Probe, signals: &StopSignals, notices: &Notices) -> anyhow::Result<()> {
+    let mut host = Host::start(options, probe, notices)?;
+    notices.ready(options.json, host.server.address(), &options.stream);
+    notices.recorder().ready(options, host.server.address());
+    while !signals.came() && !notices.recorder().stop_requested() {
+        host.round(signals)?;
     }
     host.finish();
     Ok(())
 }
 
-struct Host {
+struct Host<'a> {
     server: Server,
     socket: GuestSocket,
     shared: Rc<RefCell<Shared>>,
-    notices: Notices,
+    notices: &'a Notices,
     traffic: Emitter,
     next_traffic: Nanos,
     from_guest: u64,
@@ -50,8 +62,8 @@ struct Host {
     blocked: bool,
 }
 
-impl Host {
-    fn start(options: &Options, probe: &Probe) -> anyhow::Result<Self> {
+impl<'a> Host<'a> {
+    fn start(options: &Options, probe: &Probe, notices: &'a Notices) -> anyhow::Result<Self> {
         let shared = Shared::new(FrameLog::declare(probe)?);
         let traffic = declare_traffic(probe)?;
         let access = options.access()?;
@@ -62,14 +74,17 @@ impl Host {
         let settings = spice_server::Options { listener, access, name: "triptych".into() };
         let server = Server::start(settings, Box::new(Port(Rc::clone(&shared))))?;
         let socket = GuestSocket::bind(&options.stream)?;
-        let (notices, next_traffic) = (Notices::new(options.stats), MonotonicClock.now() + TRAFFIC_PERIOD);
+        let next_traffic = MonotonicClock.now() + TRAFFIC_PERIOD;
         Ok(Self { server, socket, shared, notices, traffic, next_traffic, from_guest: 0, blocked: false })
     }
 
     /// Waits for anything to happen and does what it asks for.
     fn round(&mut self, signals: &StopSignals) -> anyhow::Result<()> {
-        let timeout = (self.next_traffic - MonotonicClock.now()).max(Nanos::ZERO).to_duration();
-        let (accept, guest) = self.wait(signals, timeout)?;
+        let mut timeout = (self.next_traffic - MonotonicClock.now()).max(Nanos::ZERO);
+        if self.notices.recorder().is_recording() {
+            timeout = timeout.min(LOOK_EVERY);
+        }
+        let (accept, guest) = self.wait(signals, timeout.to_duration())?;
         self.settle();
         if guest.intersects(PollFlags::OUT) {
             self.write_guest();

@@ -7,6 +7,7 @@ mod guest;
 mod host;
 mod notices;
 mod options;
+mod recorder;
 mod relay;
 mod signals;
 mod socket;

@@ -4,15 +4,28 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-/// Tells events: to the log always, to stdout as JSON when asked for.
+use crate::recorder::Recorder;
+
+/// Tells events: to the log and as markers of the record, to stdout as JSON when asked for.
 pub(crate) struct Notices {
     stats: bool,
+    recorder: Recorder,
 }
 
 impl Notices {
     /// With or without lines on stdout.
-    pub(crate) fn new(stats: bool) -> Self {
-        Self { stats }
+    pub(crate) fn new(stats: bool, recorder: Recorder) -> Self {
+        Self { stats, recorder }
+    }
+
+    /// The collector, or nobody.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// The last word.
+    pub(crate) fn finish(self) {
+        self.recorder.finish();
     }
 
     /// Ready: the one line that `--json` promises, or one for people.
@@ -31,6 +44,7 @@ impl Notices {
     /// Something happened, for instance `guest-connected`.
     pub(crate) fn event(&self, kind: &str, text: &str) {
         tracing::info!("{kind}: {text}");
+        self.recorder.mark(kind, text);
         if self.stats {
             line(&json!({ "event": kind, "text": text }));
         }

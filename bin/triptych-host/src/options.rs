@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use recording::Address;
+use recording::spec::Panel;
 use spice_server::Access;
 
 /// Serves a guest's video stream over SPICE and stamps each frame on its way.
@@ -32,6 +34,15 @@ pub(crate) struct Options {
     /// Print a line of JSON on stdout for each guest and client that comes or goes, and totals every second
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Report to this collector (unix:PATH or tcp:ADDRESS:PORT) and end with it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) collector: Option<Address>,
+    /// The panel to report as: guest, host or client
+    #[arg(long, default_value = "host", value_parser = panel)]
+    pub(crate) panel: Panel,
+    /// Report on the machine as a whole too, not only on this program
+    #[arg(long)]
+    pub(crate) machine: bool,
 }
 
 impl Options {
@@ -49,4 +60,11 @@ fn unix_path(text: &str) -> Result<PathBuf, String> {
         Some(path) if !path.is_empty() => Ok(path.into()),
         _ => Err("write it as unix:PATH, for instance unix:/tmp/stream.sock".into()),
     }
+}
+
+fn panel(text: &str) -> Result<Panel, String> {
+    Panel::ALL
+        .into_iter()
+        .find(|panel| panel.name() == text)
+        .ok_or_else(|| "write guest, host or client".into())
 }
