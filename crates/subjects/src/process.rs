@@ -80,6 +80,13 @@ impl Program {
         self.check()
     }
 
+    /// An error that tells by which signal the program died, when it did so within `grace`.
+    pub(crate) fn crash(&mut self, grace: Duration) -> Option<SubjectError> {
+        self.wait(grace);
+        let status = self.child.try_wait().ok().flatten()?;
+        status.signal().map(|_| self.ended(status))
+    }
+
     fn ended(&self, status: ExitStatus) -> SubjectError {
         let status = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit status {code}"),

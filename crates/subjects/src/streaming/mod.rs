@@ -28,6 +28,9 @@ const FINISH: Duration = Duration::from_secs(3);
 /// Time given to a program whose connection ended to end too, so that its exit status is the reason.
 const EXIT: Duration = Duration::from_secs(2);
 
+/// Between the end of a process's connections and its own lie some milliseconds.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// Names of the programs of the three panels, in order of flow.
 pub const PROGRAMS: [&str; 3] = ["triptych-guest", "triptych-host", "triptych-client"];
 
@@ -213,8 +216,13 @@ impl Running {
         programs.into_iter().flatten().try_for_each(Program::check)
     }
 
-    /// A panel whose connection ended has mostly ended itself: then its exit status and last words are the reason.
+    /// The cause behind what was seen first: who crashed comes before who only lost a partner, and the exit status and
+    /// last words of a panel whose connection ended before the bare fact.
     fn explain(&mut self, error: SubjectError) -> SubjectError {
+        let programs = [&mut self.painter, &mut self.host, &mut self.guest, &mut self.client];
+        if let Some(crash) = programs.into_iter().flatten().find_map(|p| p.crash(SETTLE)) {
+            return crash;
+        }
         let SubjectError::Gone { panel } = error else { return error };
         let program = match panel {
             Panel::Guest => &mut self.guest,
