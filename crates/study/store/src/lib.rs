@@ -1,1 +1,17 @@
-//! Immutable runs, indexed by matrix point.
+//! Studies and runs as they lie on disk: what each run gave, the matrix of points, the joined frames, timelines.
+//!
+//! The raw tables and the files of facts are the truth. What is derived (`index.json`, `frames.v1.parquet`) can be
+//! deleted at any time and is made again. Reads a study while it is being run.
+
+mod error;
+mod index;
+mod joined;
+mod responses;
+mod study;
+pub mod synthetic;
+mod timeline;
+
+pub use error::StoreError;
+pub use joined::{Joined, JoinedSpan};
+pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, list, summarise};
+pub use timeline::{PanelTimeline, Series, Timeline};

@@ -1,0 +1,1 @@
+//! Studies made up with a known truth, for tests and demonstrations.
