@@ -18,7 +18,7 @@ use crate::notices::Notices;
 use crate::options::Options;
 use crate::recorder::{LOOK_EVERY, Recorder};
 use crate::relay::{Port, Shared};
-use crate::signals::StopSignals;
+use crate::signals::Signals;
 use crate::socket::GuestSocket;
 
 const TRAFFIC_PERIOD: Nanos = Nanos(1_000_000_000);
@@ -28,10 +28,10 @@ const DISPLAY: i32 = 2;
 
 /// Runs until a signal, or until the collector has enough.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let signals = StopSignals::register()?;
+    let stop = Signals::stop()?;
     let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
     let notices = Notices::new(options.stats, Recorder::start(options, &probe)?);
-    let outcome = serve(options, &probe, &signals, &notices);
+    let outcome = serve(options, &probe, &stop, &notices);
     if let Err(error) = &outcome {
         notices.recorder().fault(&format!("{error:#}"));
     }
@@ -39,12 +39,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     outcome
 }
 
-fn serve(options: &Options, probe: &Probe, signals: &StopSignals, notices: &Notices) -> anyhow::Result<()> {
+fn serve(options: &Options, probe: &Probe, stop: &Signals, notices: &Notices) -> anyhow::Result<()> {
     let mut host = Host::start(options, probe, notices)?;
     notices.ready(options.json, host.server.address(), &options.stream);
     notices.recorder().ready(options, host.server.address());
-    while !signals.came() && !notices.recorder().stop_requested() {
-        host.round(signals)?;
+    while !stop.came() && !notices.recorder().stop_requested() {
+        host.round(stop)?;
     }
     host.finish();
     Ok(())
@@ -55,6 +55,7 @@ struct Host<'a> {
     socket: GuestSocket,
     shared: Rc<RefCell<Shared>>,
     notices: &'a Notices,
+    report: Signals,
     traffic: Emitter,
     next_traffic: Nanos,
     from_guest: u64,
@@ -75,16 +76,27 @@ impl<'a> Host<'a> {
         let server = Server::start(settings, Box::new(Port(Rc::clone(&shared))))?;
         let socket = GuestSocket::bind(&options.stream)?;
         let next_traffic = MonotonicClock.now() + TRAFFIC_PERIOD;
-        Ok(Self { server, socket, shared, notices, traffic, next_traffic, from_guest: 0, blocked: false })
+        let report = Signals::report()?;
+        Ok(Self {
+            server,
+            socket,
+            shared,
+            notices,
+            report,
+            traffic,
+            next_traffic,
+            from_guest: 0,
+            blocked: false,
+        })
     }
 
     /// Waits for anything to happen and does what it asks for.
-    fn round(&mut self, signals: &StopSignals) -> anyhow::Result<()> {
+    fn round(&mut self, stop: &Signals) -> anyhow::Result<()> {
         let mut timeout = (self.next_traffic - MonotonicClock.now()).max(Nanos::ZERO);
         if self.notices.recorder().is_recording() {
             timeout = timeout.min(LOOK_EVERY);
         }
-        let (accept, guest) = self.wait(signals, timeout.to_duration())?;
+        let (accept, guest) = self.wait(stop, timeout.to_duration())?;
         self.settle();
         if guest.intersects(PollFlags::OUT) {
             self.write_guest();
@@ -96,6 +108,9 @@ impl<'a> Host<'a> {
         if accept {
             self.accept()?;
         }
+        if self.report.came() {
+            self.tell_totals();
+        }
         if MonotonicClock.now() >= self.next_traffic {
             self.next_traffic += TRAFFIC_PERIOD;
             self.count_traffic();
@@ -104,7 +119,7 @@ impl<'a> Host<'a> {
     }
 
     /// Serves clients; gives whether a guest knocks, and what the connected one is ready for.
-    fn wait(&mut self, signals: &StopSignals, timeout: Duration) -> anyhow::Result<(bool, PollFlags)> {
+    fn wait(&mut self, stop: &Signals, timeout: Duration) -> anyhow::Result<(bool, PollFlags)> {
         // The descriptor is copied out, so that nothing is borrowed while the library calls back.
         let guest = match self.shared.borrow().guest.as_ref() {
             None => None,
@@ -116,12 +131,13 @@ impl<'a> Host<'a> {
             }
         };
         let mut own = vec![
-            Interest::new(signals.as_fd(), PollFlags::IN),
+            Interest::new(stop.as_fd(), PollFlags::IN),
+            Interest::new(self.report.as_fd(), PollFlags::IN),
             Interest::new(self.socket.as_fd(), PollFlags::IN),
         ];
         own.extend(guest.as_ref().map(|(fd, wants)| Interest::new(fd.as_fd(), *wants)));
         self.server.turn(&mut own, Some(timeout))?;
-        Ok((own[1].ready.contains(PollFlags::IN), own.get(2).map_or(PollFlags::empty(), |i| i.ready)))
+        Ok((own[2].ready.contains(PollFlags::IN), own.get(3).map_or(PollFlags::empty(), |i| i.ready)))
     }
 
     fn accept(&mut self) -> anyhow::Result<()> {
@@ -250,8 +266,12 @@ impl<'a> Host<'a> {
     fn count_traffic(&mut self) {
         let to_client = self.server.bytes_sent();
         self.traffic.emit(MonotonicClock.now(), &traffic_row(self.from_guest, to_client));
+        self.tell_totals();
+    }
+
+    fn tell_totals(&self) {
         let frames = self.shared.borrow().frames.count();
-        self.notices.totals(frames, self.from_guest, to_client, self.server.viewers());
+        self.notices.totals(frames, self.from_guest, self.server.bytes_sent(), self.server.viewers());
     }
 
     fn finish(&mut self) {

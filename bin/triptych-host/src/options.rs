@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Print one line of JSON on stdout when ready: {"spice_port":N}
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print a line of JSON on stdout for each guest and client that comes or goes, and totals every second
+    /// Print a line of JSON on stdout for each guest and client that comes or goes, and totals every second and on SIGUSR1
     #[arg(long)]
     pub(crate) stats: bool,
     /// Report to this collector (unix:PATH or tcp:ADDRESS:PORT) and end with it

@@ -1,32 +1,42 @@
-//! SIGINT and SIGTERM as a descriptor that can be polled.
+//! Signals as descriptors that can be polled: SIGINT and SIGTERM end the program, SIGUSR1 asks for the totals.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-/// Readable once the program should end.
-pub(crate) struct StopSignals(UnixStream);
+/// Signals of one meaning.
+pub(crate) struct Signals(UnixStream);
 
-impl StopSignals {
-    /// Takes the signals over.
-    pub(crate) fn register() -> anyhow::Result<Self> {
+impl Signals {
+    /// To end.
+    pub(crate) fn stop() -> anyhow::Result<Self> {
+        Self::register(&[SIGINT, SIGTERM])
+    }
+
+    /// To tell the totals.
+    pub(crate) fn report() -> anyhow::Result<Self> {
+        Self::register(&[SIGUSR1])
+    }
+
+    fn register(signals: &[i32]) -> anyhow::Result<Self> {
         let (read, write) = UnixStream::pair().context("no socket pair for signals")?;
         read.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGINT, write.try_clone()?)?;
-        signal_hook::low_level::pipe::register(SIGTERM, write)?;
+        for signal in signals {
+            signal_hook::low_level::pipe::register(*signal, write.try_clone()?)?;
+        }
         Ok(Self(read))
     }
 
-    /// Whether a signal came.
+    /// Whether one came since this was asked last.
     pub(crate) fn came(&self) -> bool {
-        (&self.0).read(&mut [0; 8]).is_ok_and(|n| n > 0)
+        (&self.0).read(&mut [0; 64]).is_ok_and(|n| n > 0)
     }
 }
 
-impl AsFd for StopSignals {
+impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
