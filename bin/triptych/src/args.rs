@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
     after_help = "Examples:
   triptych doctor                              what is missing on this machine
   triptych run studies/quickstart.toml         run a study
+  triptych show latest                         its table again
 
 Exit status: 0 done; 1 a run failed or something went wrong; 2 wrong command line or study file; 130 interrupted."
 )]
@@ -24,6 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a study, or go on with one.
     Run(Run),
+    /// Print the table of a study.
+    Show(Show),
     /// List the studies of a results folder.
     List(List),
     /// Say what is missing on this machine, and which package brings it.
@@ -56,6 +59,30 @@ pub(crate) struct Run {
     /// Print the result as JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  triptych show latest --intervals")]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Show the 95 % interval of every response, not only of percentages.
+    #[arg(long)]
+    pub(crate) intervals: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// A study's folder, its name below --results, or `latest`.
+    #[arg(default_value = "latest")]
+    pub(crate) study: String,
+    /// Folder of the studies.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) results: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod doctor;
 mod list;
 mod locate;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         .init();
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
+        Command::Show(options) => show::show(options),
         Command::List(options) => list::list(options),
         Command::Doctor(options) => doctor::doctor(options),
     };

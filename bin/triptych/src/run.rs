@@ -9,12 +9,14 @@ use anyhow::{Context, bail};
 use bench::{Campaign, StudyFile, StudyOutcome};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use store::Study;
 use subjects::streaming::{Streaming, programs_folder};
 
 use crate::Exit;
 use crate::args;
 use crate::bar::Bar;
 use crate::locate::locate;
+use crate::show;
 
 pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     let campaign = match (&options.resume, &options.study) {
@@ -90,6 +92,7 @@ struct Report<'a> {
     interrupted: bool,
     failed: Vec<Failed<'a>>,
     resume: Option<String>,
+    table: serde_json::Value,
 }
 
 #[derive(Serialize)]
@@ -99,6 +102,7 @@ struct Failed<'a> {
 }
 
 fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Result<()> {
+    let study = Study::open(dir)?;
     let resume =
         (outcome.complete < outcome.planned).then(|| format!("triptych run --resume {}", quoted(dir)));
     if options.json {
@@ -110,9 +114,13 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
             interrupted: outcome.interrupted,
             failed,
             resume,
+            table: show::json(&study)?,
         };
         println!("{}", serde_json::to_string_pretty(&result)?);
         return Ok(());
+    }
+    if outcome.complete > 0 {
+        println!("{}", show::table(&study, false)?);
     }
     if !outcome.failed.is_empty() {
         eprintln!("{} of {} runs failed; their folders say why", outcome.failed.len(), outcome.planned);

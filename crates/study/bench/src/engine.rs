@@ -104,7 +104,8 @@ fn one_run(
     cancel: &AtomicBool,
     tick: &mut dyn FnMut(),
 ) -> RunEnd {
-    let failed = |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason };
+    let failed =
+        |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason, summary: None };
     let dir = match campaign.fresh_run_dir(run) {
         Ok(dir) => dir,
         Err(error) => return failed(chain(&error)),
@@ -131,7 +132,13 @@ fn one_run(
             facts
         }
     };
-    RunEnd { run: run.clone(), status: facts.status, reason: facts.reason }
+    let mut end = RunEnd { run: run.clone(), status: facts.status, reason: facts.reason, summary: None };
+    match store::summarise(&dir, &campaign.facts) {
+        Ok(summary) => end.summary = Some(summary),
+        Err(error) if end.status == RunStatus::Complete => end.reason = chain(&error),
+        Err(error) => tracing::debug!(run = run.id, %error, "no summary"),
+    }
+    end
 }
 
 /// Collector, subject, close. `Err` is the reason why the record could not be closed.

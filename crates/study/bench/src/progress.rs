@@ -4,6 +4,7 @@ use std::path::Path;
 
 use recording::facts::{PlannedRun, RunStatus, StudyFacts};
 use recording::spec::Levels;
+use store::RunSummary;
 
 use crate::estimate::Left;
 
@@ -14,8 +15,10 @@ pub struct RunEnd {
     pub run: PlannedRun,
     /// How it ended.
     pub status: RunStatus,
-    /// Why it did not complete; else empty.
+    /// Why it did not complete, or why a complete run has no summary; else empty.
     pub reason: String,
+    /// Responses, where they could be made.
+    pub summary: Option<RunSummary>,
 }
 
 /// Hears of a study's progress. Every method may be left out.
