@@ -1,0 +1,138 @@
+//! What goes wrong in a run is told, and stays in that run.
+#![allow(clippy::unwrap_used)] // also in the tests' helpers
+
+mod campaign;
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use campaign::{Bench, Ended};
+use recording::facts::RunStatus;
+use rustix::process::{Signal, kill_process};
+
+const FIXED: &str = "[fixed]\nsource = \"scene\"\nfps = 15\nscene = \"scroll\"\n";
+
+fn study(head: &str, factors: &str, fixed: &str) -> String {
+    format!("subject = \"streaming\"\nwarmup_s = 0.5\n{head}\n[factors]\n{factors}\n{FIXED}{fixed}\n")
+}
+
+/// The reason of the one run that failed; the other run is complete, nothing is left running.
+fn one_of_two_failed(bench: &Bench, ended: &Ended) -> String {
+    ended.assert_code(1);
+    bench.nothing_is_left();
+    let facts = bench.facts();
+    assert_eq!(facts.len(), 2);
+    let failed: Vec<_> = facts.iter().filter(|f| f.status == RunStatus::Failed).collect();
+    let complete = facts.iter().filter(|f| f.status == RunStatus::Complete).count();
+    assert_eq!((failed.len(), complete), (1, 1), "{facts:#?}\n{}", ended.stderr);
+    let reason = failed[0].reason.clone();
+    assert!(ended.stderr.contains(&reason), "{}", ended.stderr);
+    reason
+}
+
+/// Kills the first process of the first run whose command line contains `needle`.
+fn killed_in_the_first_run(needle: &str) -> String {
+    let bench = Bench::new(&study("repeats = 2\nrecord_s = 2", "", "codec = \"mjpeg\""));
+    let started = bench.start(&["run", "small.toml"]);
+    let pid = bench.recording(needle);
+    kill_process(pid, Signal::KILL).unwrap();
+    let ended = started.end();
+    let reason = one_of_two_failed(&bench, &ended);
+    assert_eq!(bench.facts()[0].status, RunStatus::Failed, "the run under way failed, not the next");
+    let run = bench.study().unwrap().join("runs").join(&bench.facts()[0].id);
+    let rows = recording::reader::read_table(&run, "guest.frames").unwrap().rows;
+    assert!(rows > 0, "what was recorded stays readable");
+    reason
+}
+
+#[test]
+fn a_client_that_is_killed_fails_its_run_only() {
+    let reason = killed_in_the_first_run("triptych-client");
+    assert!(reason.starts_with("client ended early (killed by signal 9)"), "{reason}");
+}
+
+#[test]
+fn a_host_that_is_killed_fails_its_run_only() {
+    let reason = killed_in_the_first_run("triptych-host");
+    assert!(reason.starts_with("host ended early (killed by signal 9)"), "{reason}");
+}
+
+#[test]
+fn an_encoder_that_dies_fails_its_run_only() {
+    let reason = killed_in_the_first_run("encoder-worker");
+    assert!(reason.starts_with("guest") && reason.contains("encoder"), "{reason}");
+}
+
+#[test]
+fn a_port_that_is_taken_fails_the_runs_that_want_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let factors = format!("port = [{port}, 0]");
+    let bench = Bench::new(&study("repeats = 1\nrecord_s = 1", &factors, "codec = \"mjpeg\""));
+    let ended = bench.run(&["run", "small.toml"]);
+    let reason = one_of_two_failed(&bench, &ended);
+    assert!(reason.starts_with("host") && reason.contains(&port.to_string()), "{reason}");
+}
+
+#[test]
+fn an_encoder_that_is_missing_fails_the_runs_that_want_it() {
+    let bench = Bench::new(&study(
+        "repeats = 1\nrecord_s = 1",
+        "encoder = [\"nosuchenc\", \"jpegenc\"]",
+        "codec = \"mjpeg\"",
+    ));
+    let ended = bench.run(&["run", "small.toml"]);
+    let reason = one_of_two_failed(&bench, &ended);
+    assert!(reason.starts_with("guest") && reason.contains("nosuchenc"), "{reason}");
+}
+
+#[test]
+fn a_wrong_study_file_is_refused_with_its_place_and_nothing_is_run() {
+    let bench = Bench::new("subject = \"streaming\"\nrepeats = 2\n[factors]\ncodec = [\"h246\"]\n");
+    let ended = bench.run(&["run", "small.toml"]);
+    ended.assert_code(2);
+    for part in [
+        "small.toml:4:10: error: setting `codec`",
+        "4 | codec = [\"h246\"]",
+        "\"mjpeg\"",
+        "nearest valid: \"h264\"",
+    ] {
+        assert!(ended.stderr.contains(part), "{part} is not in:\n{}", ended.stderr);
+    }
+    assert!(!bench.results().exists());
+}
+
+/// On a disk of 600 kB: the run fails with the reason, what was written is readable, and the engine goes on.
+#[test]
+fn a_full_disk_fails_the_run_with_its_reason() {
+    let bench = Bench::new(&study("repeats = 2\nrecord_s = 3", "", "codec = \"mjpeg\""));
+    let script = "mount -t tmpfs -o size=600k tmpfs \"$1\" || exit 77\nhead -c 400k /dev/zero > \"$1/filler\"\n\
+                  \"$2\" run small.toml --out \"$1\" --json\ncode=$?\nrm \"$1/filler\"\ncp -r \"$1\" \"$3\"\nexit $code";
+    let disk = bench.dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command.arg(&disk).arg(system_tests::program("triptych")).arg(bench.results());
+    bench.dress(&mut command);
+    let ended = bench.start_command(command).end();
+    if ended.status.code() == Some(77) || ended.stderr.contains("unshare") {
+        eprintln!("skipped: no mount namespace here: {}", ended.stderr.trim());
+        return;
+    }
+    ended.assert_code(1);
+    let json = ended.json();
+    let reason = json["failed"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("No space left"), "{json}");
+    assert_eq!(json["failed"].as_array().unwrap().len(), 2, "the study went on: {json}");
+    bench.nothing_is_left();
+    let facts = recording::facts::read_run(
+        &bench
+            .study()
+            .unwrap()
+            .join("runs")
+            .join(json["failed"][0]["run"].as_str().unwrap())
+            .join("run.toml"),
+    );
+    assert_ne!(facts.unwrap().status, RunStatus::Complete);
+}
