@@ -20,6 +20,9 @@ use crate::recorder::Recorder;
 /// How often the loop looks at signals, the window and the collector while no frame comes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How long frames may take to come out of the decoder at the end.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Runs a session to its end.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -30,7 +33,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let frames = Frames::declare(&probe)?;
     let recorder = Recorder::start(options, &probe)?;
     let shared = Shared::new(frames);
-    let result = receive(options, &stop, &recorder, &shared);
+    let mut pictures = BTreeMap::new();
+    let result = receive(options, &stop, &recorder, &shared, &mut pictures);
+    settle(&pictures);
+    drop(pictures);
     {
         let mut shared = locked(&shared);
         shared.frames.drop_pending();
@@ -52,13 +58,14 @@ fn receive(
     stop: &AtomicBool,
     recorder: &Recorder,
     shared: &Arc<Mutex<Shared>>,
+    pictures: &mut BTreeMap<u32, Picture>,
 ) -> anyhow::Result<()> {
     let display = options.display()?;
     let ticket = options.ticket()?;
     let session = Session::connect(options.connect.as_str(), ticket.as_deref(), options.connect_timeout);
     let mut session = session.map_err(|error| explain(error, options))?;
     let deadline = options.duration.map(|d| Instant::now() + d);
-    let (mut pictures, mut seq, mut told) = (BTreeMap::<u32, Picture>::new(), 0u64, false);
+    let (mut seq, mut told) = (0u64, false);
     loop {
         if stop.load(Ordering::Relaxed)
             || recorder.stop_requested()
@@ -112,6 +119,14 @@ fn receive(
             recorder.ready(&picture.create, &decoder, display.is_some(), versions);
             told = true;
         }
+    }
+}
+
+/// Lets what is in the decoders come out: a frame that arrived just before the end is not a dropped one.
+fn settle(pictures: &BTreeMap<u32, Picture>) {
+    let deadline = Instant::now() + SETTLE;
+    while pictures.values().any(|p| p.waiting() > 0) && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

@@ -134,6 +134,11 @@ impl Picture {
         }
     }
 
+    /// Frames in the decoder.
+    pub(crate) fn waiting(&self) -> usize {
+        if self.decoder.failure().is_some() { 0 } else { self.decoder.waiting() }
+    }
+
     /// The decoder's element and the versions of its parts.
     pub(crate) fn versions(&self) -> (String, std::collections::BTreeMap<String, String>) {
         self.decoder.versions()
