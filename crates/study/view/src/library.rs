@@ -1,0 +1,108 @@
+//! The study being looked at, and what was read of it last.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use recording::facts::RunStatus;
+use store::{StoreError, Study};
+
+use crate::indicators::Indicators;
+use crate::waterfall::Waterfall;
+
+/// Runs whose samples stay in memory: zooming and going back and forth must not read the disk again.
+const KEPT: usize = 4;
+
+/// The study behind the page.
+pub(crate) struct Library {
+    study: Mutex<Study>,
+    dir: PathBuf,
+    runs: Vec<String>,
+    indicators: Mutex<Recent<Indicators>>,
+    waterfalls: Mutex<Recent<Waterfall>>,
+}
+
+impl Library {
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let study = Study::open(dir)?;
+        let runs = study.plan.runs.iter().map(|r| r.id.clone()).collect();
+        Ok(Self {
+            study: Mutex::new(study),
+            dir: dir.to_owned(),
+            runs,
+            indicators: Mutex::default(),
+            waterfalls: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn study(&self) -> MutexGuard<'_, Study> {
+        locked(&self.study)
+    }
+
+    /// Changes whenever a run begins or ends. Costs one `stat` a run.
+    pub(crate) fn version(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        for id in &self.runs {
+            let stamp = fs::metadata(self.dir.join("runs").join(id).join("run.toml")).ok();
+            stamp.map(|m| (m.mtime(), m.mtime_nsec(), m.size(), m.ino())).hash(&mut hasher);
+        }
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// What happened in a run, on the collector's clock.
+    pub(crate) fn indicators(&self, run: &str) -> Result<Arc<Indicators>, StoreError> {
+        self.recent(&self.indicators, run, |study| Indicators::read(study, run))
+    }
+
+    /// What each frame of a run went through.
+    pub(crate) fn waterfall(&self, run: &str) -> Result<Arc<Waterfall>, StoreError> {
+        self.recent(&self.waterfalls, run, |study| Waterfall::read(study, run))
+    }
+
+    /// Closed runs do not change; one under way is read each time.
+    fn recent<T>(
+        &self,
+        cache: &Mutex<Recent<T>>,
+        run: &str,
+        read: impl FnOnce(&Study) -> Result<T, StoreError>,
+    ) -> Result<Arc<T>, StoreError> {
+        if let Some(held) = locked(cache).get(run) {
+            return Ok(held);
+        }
+        let study = self.study();
+        let closed = study.run(run)?.1.status != RunStatus::Running;
+        let made = Arc::new(read(&study)?);
+        if closed {
+            locked(cache).put(run, Arc::clone(&made));
+        }
+        Ok(made)
+    }
+}
+
+/// A panic while reading leaves nothing half-written here: only caches are behind these locks.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Recent<T>(VecDeque<(String, Arc<T>)>);
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Recent<T> {
+    fn get(&self, key: &str) -> Option<Arc<T>> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| Arc::clone(v))
+    }
+
+    fn put(&mut self, key: &str, value: Arc<T>) {
+        self.0.retain(|(k, _)| k != key);
+        self.0.push_front((key.to_owned(), value));
+        self.0.truncate(KEPT);
+    }
+}
