@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
     version,
     after_help = "Examples:
   triptych doctor                              what is missing on this machine
-  triptych run studies/quickstart.toml         run a study
-  triptych show latest                         its table again
+  triptych run studies/quickstart.toml --view  run a study, then look at it
+  triptych view latest                         look at the study run last
 
 Exit status: 0 done; 1 a run failed or something went wrong; 2 wrong command line or study file; 130 interrupted."
 )]
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a study, or go on with one.
     Run(Run),
+    /// Serve the page of a study on loopback.
+    View(View),
     /// Print the table of a study.
     Show(Show),
     /// List the studies of a results folder.
@@ -56,9 +59,26 @@ pub(crate) struct Run {
     /// Print what would be run, in order, and run nothing.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
+    /// Serve the study's page afterwards, until Ctrl-C (when stderr is a terminal).
+    #[arg(long)]
+    pub(crate) view: bool,
     /// Print the result as JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  triptych view latest --listen 127.0.0.1:8080")]
+pub(crate) struct View {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Address to serve at; port 0 is any free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Secret that the browser must know; required when not on loopback.
+    #[arg(long, env = "TRIPTYCH_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         .init();
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
+        Command::View(options) => show::view(options),
         Command::Show(options) => show::show(options),
         Command::List(options) => list::list(options),
         Command::Doctor(options) => doctor::doctor(options),

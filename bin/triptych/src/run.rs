@@ -1,6 +1,7 @@
 //! `triptych run`.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,6 +41,9 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     report(options, &dir, &outcome)?;
     if outcome.interrupted {
         return Ok(Exit::Interrupted);
+    }
+    if options.view && std::io::stderr().is_terminal() {
+        show::serve(&dir, ([127, 0, 0, 1], 0).into(), None)?;
     }
     Ok(if outcome.failed.is_empty() { Exit::Success } else { Exit::Failure })
 }
@@ -127,6 +131,9 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
     }
     if let Some(resume) = resume {
         eprintln!("{} of {} runs are done; go on with:  {resume}", outcome.complete, outcome.planned);
+    }
+    if !options.view || !std::io::stderr().is_terminal() {
+        println!("look at it:  triptych view {}", quoted(dir));
     }
     Ok(())
 }

@@ -1,14 +1,20 @@
-//! `triptych show`: a study as a table or as JSON.
+//! `triptych show` and `triptych view`: a study as a table, as JSON, as a page.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use comfy_table::{Cell as Shown, CellAlignment, Table, presets};
 use recording::facts::RunStatus;
 use recording::spec::Response;
 use serde_json::json;
 use store::{Cell, Study};
+use view::ViewOptions;
 
 use crate::Exit;
 use crate::args;
 use crate::locate::locate;
+use crate::run::quoted;
 
 pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
     let study = Study::open(&locate(&options.which.study, &options.which.results)?)?;
@@ -23,6 +29,20 @@ pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Success)
+}
+
+pub(crate) fn view(options: &args::View) -> anyhow::Result<Exit> {
+    let dir = locate(&options.which.study, &options.which.results)?;
+    serve(&dir, options.listen, options.token.clone())?;
+    Ok(Exit::Success)
+}
+
+/// Serves until Ctrl-C.
+pub(crate) fn serve(dir: &Path, listen: SocketAddr, token: Option<String>) -> anyhow::Result<()> {
+    let command = format!("look at it:  triptych view {}", quoted(dir));
+    let query = if token.is_some() { "/?token=…" } else { "" };
+    let options = ViewOptions { study: dir.into(), listen, token, stop: Arc::default() };
+    Ok(view::serve(options, |address| println!("{command}    http://{address}{query}    (Ctrl-C ends it)"))?)
 }
 
 /// A column of the table: one response, or the median and a tail of the same indicator side by side.

@@ -107,7 +107,7 @@ fn a_wrong_study_file_is_refused_with_its_place_and_nothing_is_run() {
 #[test]
 fn a_full_disk_fails_the_run_with_its_reason() {
     let bench = Bench::new(&study("repeats = 2\nrecord_s = 3", "", "codec = \"mjpeg\""));
-    let script = "mount -t tmpfs -o size=600k tmpfs \"$1\" || exit 77\nhead -c 400k /dev/zero > \"$1/filler\"\n\
+    let script = "mount -t tmpfs -o size=600k tmpfs \"$1\" || exit 77\nhead -c 440k /dev/zero > \"$1/filler\"\n\
                   \"$2\" run small.toml --out \"$1\" --json\ncode=$?\nrm \"$1/filler\"\ncp -r \"$1\" \"$3\"\nexit $code";
     let disk = bench.dir.path().join("disk");
     fs::create_dir(&disk).unwrap();

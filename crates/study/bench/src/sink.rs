@@ -54,6 +54,10 @@ impl<'a> RunSink<'a> {
                 Ok(())
             }
             CollectorEvent::Fault { panel, reason } => Err(SubjectError::Fault { panel, reason }),
+            // The program goes on (an encoder died and was started again), but what it measured is no measurement.
+            CollectorEvent::Mark { panel, kind, text } if kind == "fault" => {
+                Err(SubjectError::Fault { panel, reason: text })
+            }
             CollectorEvent::Gone { panel, .. } if !self.stopping.contains(&panel) => {
                 Err(SubjectError::Gone { panel })
             }

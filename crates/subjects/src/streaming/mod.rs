@@ -76,7 +76,8 @@ impl Streaming {
             });
         }
         let mut command = Command::new(path);
-        command.env_remove("DISPLAY");
+        // Logs go to files, and a display of the person's is none of a run's business.
+        command.env("NO_COLOR", "1").env_remove("DISPLAY");
         Ok(command)
     }
 
