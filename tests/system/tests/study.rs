@@ -47,6 +47,13 @@ fn the_worked_example_of_the_docs_gives_a_complete_study() {
             }
             assert!(folder.join(format!("{panel}.log")).is_file());
         }
+        let joined = study.joined(id).unwrap();
+        let [start, end] = run.facts.window_ns.expect("a complete run has a window");
+        let inside = joined.t_ns.iter().zip(&joined.rows).filter(|(t, _)| (start..end).contains(*t));
+        let partners: Vec<_> = inside.map(|(_, row)| row.iter().flatten().count()).collect();
+        assert!(partners.len() as f64 > 0.8 * fps * study.plan.record_s, "{id}: {} frames", partners.len());
+        assert!(partners.iter().all(|n| *n == 3), "{id}: every frame finds its partners: {partners:?}");
+        assert_eq!(joined.mismatched, 0, "{id}: sizes agree");
         let delivered = run.responses["delivered_fps"];
         assert!((delivered - fps).abs() < 0.15 * fps, "{id}: {delivered} frames/s delivered of {fps}");
         let (p50, p95) = (run.responses["latency_p50"], run.responses["latency_p95"]);
