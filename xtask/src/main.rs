@@ -1,6 +1,7 @@
 //! Repository chores: `cargo xtask deps` keeps the walls between the crates, `cargo xtask fuzz` runs the fuzz targets.
 
 mod deps;
+mod fuzz;
 
 use clap::{Parser, Subcommand};
 
@@ -15,10 +16,19 @@ struct Arguments {
 enum Chore {
     /// Fails when a crate depends on what the design forbids, and names the edge
     Deps,
+    /// Runs every fuzz target for a while; fails on the first input that breaks one
+    Fuzz {
+        /// Time for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only this target
+        target: Option<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Deps => deps::run(),
+        Chore::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
     }
 }
