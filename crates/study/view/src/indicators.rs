@@ -139,7 +139,8 @@ impl Indicators {
     pub(crate) fn cut(&self, cut: &Cut<'_>) -> TimelineJson<'_> {
         // What a request asks for is anyone's guess; what is computed with lies in the run.
         let within = |t: i64| t.clamp(0, self.end_ns + 1);
-        let (from, to) = (within(cut.from.unwrap_or(0)), within(cut.to.unwrap_or(i64::MAX)));
+        let from = within(cut.from.unwrap_or(0));
+        let to = within(cut.to.unwrap_or(i64::MAX)).max(from);
         let series = |indicator: &'_ Indicator| {
             let id = indicator.id();
             let wanted = cut.wanted.as_ref().is_none_or(|w| w.contains(&id.as_str()));

@@ -279,6 +279,7 @@ mod tests {
         assert_eq!((cut.in_interval, cut.frames.len()), (1_000, 50));
         assert!(cut.frames.iter().any(|f| f.index == 333));
         assert!(cut.frames.is_sorted_by_key(|f| f.t));
+        assert_eq!(all.cut(i64::MIN, i64::MAX, 50).frames.len(), 50);
     }
 
     #[test]

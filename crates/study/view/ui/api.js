@@ -1,41 +1,27 @@
-// Asks the server, and shows what went wrong.
+// What the server knows, as JSON.
 
-export async function get(path, parameters = {}) {
-  const query = new URLSearchParams(parameters).toString();
-  let answer;
-  try {
-    answer = await fetch(query ? `${path}?${query}` : path, { headers: { Accept: "application/json" } });
-  } catch {
-    throw new Error("the server does not answer: has `triptych view` ended?");
-  }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.error ?? `${path}: ${answer.status}`);
+/** The answer to a request; an Error with the server's message where there is none. */
+export async function ask(path, parameters = {}, signal = undefined) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, v]) => v !== undefined && v !== null));
+  const response = await fetch(`/api${path}${query.size ? `?${query}` : ""}`, { signal, cache: "no-store" });
+  const body = await response.json().catch(() => ({ error: `the answer to ${path} is no JSON` }));
+  if (!response.ok) throw Object.assign(new Error(body.error ?? response.statusText), { status: response.status });
   return body;
 }
 
-export const run = (id) => `api/run/${encodeURIComponent(id)}`;
-
-// One line at the top; `null` takes it away.
-export function fail(error) {
-  const line = document.getElementById("error");
-  line.hidden = !error;
-  line.textContent = error ? error.message : "";
-}
-
-// An element with text or children; attributes by name, listeners as functions.
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") made.addEventListener(key, value);
-    else if (value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.filter((c) => c !== null && c !== undefined));
-  return made;
-}
-
-// A colour that styles cannot know beforehand; an inline style attribute would be against the page's own policy.
-export function swatch(colour) {
-  const made = document.createElement("i");
-  made.style.background = colour;
-  return made;
+/** Requests of which only the latest counts: an earlier one is given up, and gives `undefined`. */
+export function latest() {
+  let controller;
+  return async (path, parameters) => {
+    controller?.abort();
+    const own = new AbortController();
+    controller = own;
+    try {
+      const answer = await ask(path, parameters, own.signal);
+      return own.signal.aborted ? undefined : answer;
+    } catch (error) {
+      if (own.signal.aborted) return undefined;
+      throw error;
+    }
+  };
 }

@@ -1,71 +1,109 @@
-// Sharp canvases in the page's colours, and the note beside the pointer.
+// A canvas as sharp as the screen, in the colours of the style sheet.
 
-// Okabe and Ito's colours, which people of all colour visions tell apart; ordered for contrast with the background.
-const LIGHT = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7f7300", "#333333"];
-const DARK = ["#56b4e9", "#e69f00", "#1fc89a", "#ff7f32", "#e39ac4", "#3a93d6", "#f0e442", "#dddddd"];
+export const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
 
-export function theme() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  return {
-    back: colour("card"), ink: colour("ink"), quiet: colour("quiet"), line: colour("line"), grid: colour("grid"),
-    accent: colour("accent"), warn: colour("warn"), shade: colour("shade"), colours: dark ? DARK : LIGHT,
-    font: (px, weight = 400) => `${weight} ${px}px ${colour("font")}`,
-  };
+let colours = new Map();
+const listeners = new Set();
+for (const query of ["(prefers-color-scheme: dark)", "(prefers-contrast: more)"]) {
+  matchMedia(query).addEventListener("change", () => {
+    colours = new Map();
+    for (const listener of listeners) listener();
+  });
 }
 
-// Sizes a canvas to its place in the page, in device pixels; gives a context that draws in CSS pixels.
-export function fit(canvas, height) {
-  const place = getComputedStyle(canvas.parentElement);
-  const padding = parseFloat(place.paddingLeft) + parseFloat(place.paddingRight);
-  const width = Math.max(1, Math.floor(canvas.parentElement.clientWidth - padding));
-  const ratio = window.devicePixelRatio || 1;
-  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
-  if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-  canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.clearRect(0, 0, width, height);
-  return { context, width, height };
-}
-
-// A straight line that lies on device pixels and not between them.
-export function rule(context, x0, y0, x1, y1, colour, dash = []) {
-  const still = (v) => Math.round(v) + 0.5;
-  context.strokeStyle = colour;
-  context.lineWidth = 1;
-  context.setLineDash(dash);
-  context.beginPath();
-  if (x0 === x1) {
-    context.moveTo(still(x0), y0);
-    context.lineTo(still(x0), y1);
-  } else {
-    context.moveTo(x0, still(y0));
-    context.lineTo(x1, still(y1));
+/** A colour of the style sheet (`ink`, `c0`). */
+export function colour(name) {
+  if (!colours.has(name)) {
+    colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
   }
+  return colours.get(name);
+}
+
+export const SERIES = 8;
+export const seriesColour = (i) => colour(`c${i % SERIES}`);
+/** Stages that the style sheet does not know take the colours of series. */
+export const stageColour = (name, i) => colour(name) || seriesColour(i);
+
+/** A canvas that fills its container, and calls `draw(context, width, height)` whenever that is needed. */
+export class Surface {
+  constructor(container, { height, draw, label, over = false }) {
+    this.container = container;
+    this.height = height;
+    this.onDraw = draw;
+    this.canvas = document.createElement("canvas");
+    if (over) this.canvas.className = "over";
+    else {
+      this.canvas.tabIndex = 0;
+      this.canvas.setAttribute("role", "img");
+      this.canvas.setAttribute("aria-label", label ?? "plot");
+    }
+    container.append(this.canvas);
+    this.redraw = this.redraw.bind(this);
+    this.observer = new ResizeObserver(this.redraw);
+    this.observer.observe(container);
+    listeners.add(this.redraw);
+  }
+
+  get width() {
+    return this.container.clientWidth;
+  }
+
+  /** Draws in the next frame; calls before that are one. */
+  redraw() {
+    if (this.pending) return;
+    this.pending = requestAnimationFrame(() => {
+      this.pending = 0;
+      this.now();
+    });
+  }
+
+  now() {
+    const { width } = this;
+    if (width === 0) return;
+    const height = typeof this.height === "function" ? this.height(width) : this.height;
+    const ratio = devicePixelRatio || 1;
+    const [w, p] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (this.canvas.width !== w || this.canvas.height !== p) {
+      this.canvas.width = w;
+      this.canvas.height = p;
+      this.canvas.style.height = `${height}px`;
+    }
+    const context = this.canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.font = FONT;
+    context.textBaseline = "middle";
+    this.onDraw(context, width, height);
+  }
+
+  /** Position of a pointer event in CSS pixels. */
+  at(event) {
+    const box = this.canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  remove() {
+    cancelAnimationFrame(this.pending);
+    this.observer.disconnect();
+    listeners.delete(this.redraw);
+    this.canvas.remove();
+  }
+}
+
+/** A line that fills whole pixels. */
+export function hairline(context, x1, y1, x2, y2, style) {
+  context.strokeStyle = style;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(Math.round(x1) + 0.5, Math.round(y1) + 0.5);
+  context.lineTo(Math.round(x2) + 0.5, Math.round(y2) + 0.5);
   context.stroke();
-  context.setLineDash([]);
 }
 
-export function text(context, words, x, y, { colour, font, align = "left", base = "middle", width } = {}) {
-  context.fillStyle = colour;
-  context.font = font;
-  context.textAlign = align;
-  context.textBaseline = base;
-  let shown = words;
-  while (width !== undefined && shown.length > 1 && context.measureText(shown).width > width) shown = `${shown.slice(0, -2)}…`;
-  context.fillText(shown, x, y);
-}
-
-// The note beside the pointer; null hides it. Kept inside the window.
-export function tip(content, x = 0, y = 0) {
-  const box = document.getElementById("tip");
-  box.hidden = !content;
-  if (!content) return;
-  box.replaceChildren(content);
-  const { offsetWidth: w, offsetHeight: h } = box;
-  const left = x + 16 + w > innerWidth - 8 ? x - 16 - w : x + 16;
-  const top = Math.min(y + 14, innerHeight - h - 8);
-  box.style.transform = `translate(${Math.max(4, Math.round(left))}px, ${Math.max(4, Math.round(top))}px)`;
+/** Text that never gets wider than `width`. */
+export function fitted(context, text, width) {
+  if (context.measureText(text).width <= width) return text;
+  let short = text;
+  while (short.length > 1 && context.measureText(`${short}…`).width > width) short = short.slice(0, -1);
+  return `${short}…`;
 }

@@ -1,49 +1,50 @@
-// What was asked for and what was in force, versions, machine: everything that tells whether two runs can be compared.
+// The facts of a run: what was asked, what was in force, with what it was made.
 
-import { element, get, run as path } from "./api.js";
-import { duration, level, number } from "./format.js";
+import { h } from "./dom.js";
+import { level, quantity } from "./format.js";
 
-function list(pairs) {
-  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  if (!shown.length) return element("p", { class: "quiet" }, "none");
-  return element("dl", {}, ...shown.flatMap(([name, value, marked]) => [element("dt", {}, name), element("dd", { class: marked ? "differs" : "" }, value)]));
+const PANELS = ["guest", "host", "client"];
+
+const list = (entries) => h("dl", {}, entries.flatMap(([name, value, bad]) => [h("dt", {}, name), h("dd", { class: bad ? "differs" : null }, value)]));
+
+/** Settings that a program reads back in another form (`4` and `4.0`) are the same. */
+const same = (a, b) => String(a) === String(b) || (a !== "" && b !== "" && Number(a) === Number(b));
+
+function settings(run, study) {
+  const units = Object.fromEntries([...study.factors, ...study.fixed].map((f) => [f.name, f.unit]));
+  const rows = Object.entries(run.asked).map(([name, asked]) => {
+    const found = PANELS.filter((p) => run.panels[p]?.in_force && name in run.panels[p].in_force).map((p) => [p, run.panels[p].in_force[name]]);
+    const differs = found.some(([, value]) => !same(value, asked) && asked !== "");
+    const inForce = found.length ? [...new Set(found.map(([, v]) => String(v)))].join(", ") : "–";
+    return h("tr", {}, h("td", {}, name), h("td", {}, asked === "" ? "–" : level(asked, units[name])), h("td", { class: differs ? "error" : null }, inForce));
+  });
+  return h("table", { class: "data" }, h("thead", {}, h("tr", {}, ["setting", "asked", "in force"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", {}, rows));
 }
 
-const when = (text) => text.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC");
-
-function machine(host) {
-  return list([["CPU", host.cpu], ["CPUs", String(host.cpus)], ["memory", `${number(host.memory_bytes / 2 ** 30, 3)} GiB`], ["system", host.os], ["kernel", host.kernel],
-    ["load before", host.load.map((l) => number(l, 3)).join("  ")]]);
+function panel(name, facts, run) {
+  const lost = Object.values(facts.lost).reduce((a, b) => a + b, 0);
+  const extra = Object.entries(facts.in_force).filter(([key]) => !(key in run.asked));
+  return h("div", {}, h("h3", {}, name), list([
+    ["program", `${facts.program} ${facts.version}`],
+    ...Object.entries(facts.versions),
+    ...extra.map(([key, value]) => [key, String(value)]),
+    ...Object.entries(facts.facts),
+    ["clock", facts.clock ? `± ${quantity(facts.clock.uncertainty_ns, "ns")} (${facts.clock.exchanges} exchanges, drift ${facts.clock.drift_ppm.toFixed(3)} ppm)` : "not aligned"],
+    ["samples lost", String(lost), lost > 0],
+  ]));
 }
 
-function ofStudy(study) {
-  const factor = (name) => study.factors.find((f) => f.name === name);
-  return [element("h2", {}, "Study"), list([["name", study.name], ["folder", study.folder], ["begun", when(study.created)], ["subject", study.subject], ["written by", study.writer],
-    ["seed of the order", String(study.seed)], ["repeats", String(study.repeats)], ["warm-up", `${number(study.warmup_s)} s`], ["recorded", `${number(study.record_s)} s a run`]]),
-  element("h2", {}, "Varied"), list(study.factors.map((f) => [f.name, f.levels.map((l) => level(l, factor(f.name))).join(", ")])),
-  element("h2", {}, "The same in every run"), list(study.fixed.map((s) => [s.name, level(s.value, s)])),
-  ...(study.host ? [element("h2", {}, "Machine"), machine(study.host)] : [])];
-}
-
-function ofRun(facts, study) {
-  const unit = (name) => study.factors.find((f) => f.name === name) ?? study.fixed.find((f) => f.name === name);
-  const parts = [element("h2", {}, `Run ${facts.id}`), list([["state", facts.status], ["why", facts.reason, true], ["begun", when(facts.started)], ["ended", when(facts.ended)],
-    ["window", facts.window_ns ? duration(facts.window_ns[1] - facts.window_ns[0]) : "never reached"]]),
-  element("h2", {}, "Asked for"), list(Object.entries(facts.asked).map(([name, value]) => [name, level(value, unit(name))]))];
-  for (const panel of ["guest", "host", "client"].filter((p) => facts.panels[p])) {
-    const p = facts.panels[panel];
-    const clock = p.clock ? `± ${duration(p.clock.uncertainty_ns)}, drift ${number(p.clock.drift_ppm, 3)} ppm (${p.clock.exchanges} exchanges)` : "not aligned";
-    const lost = Object.entries(p.lost).filter(([, n]) => n > 0);
-    const differs = (name, value) => name in facts.asked && facts.asked[name] !== "" && facts.asked[name] !== value;
-    parts.push(element("h2", {}, `${panel}: ${p.program} ${p.version}`), list([["clock", clock], ...Object.entries(p.versions), ...Object.entries(p.facts),
-      ["rows lost", lost.map(([table, n]) => `${table}: ${n}`).join(", "), true]]),
-    element("h2", { class: "quiet" }, "in force"), list(Object.entries(p.in_force).map(([name, value]) => [name, level(value, unit(name)), differs(name, value)])));
-  }
-  parts.push(element("h2", {}, "Machine"), machine(facts.host));
-  return parts;
-}
-
-export async function showFacts(aside, { study, state }) {
-  const facts = state.run ? await get(path(state.run)) : null;
-  aside.replaceChildren(...(facts ? [...ofRun(facts, study), element("hr")] : []), ...ofStudy(facts ? { ...study, host: null } : study));
+/** The facts of a run as a card. */
+export function facts(run, study) {
+  const { host } = run;
+  return h("section", { class: "card", id: "facts", "aria-label": "Facts" }, h("div", { class: "head" }, h("h2", {}, "Facts")), h("div", { class: "facts" },
+    h("div", {}, h("h3", {}, "Settings"), settings(run, study)),
+    ...PANELS.filter((p) => run.panels[p]).map((p) => panel(p, run.panels[p], run)),
+    h("div", {}, h("h3", {}, "Machine"), list([
+      ["CPU", `${host.cpu} (${host.cpus} online)`], ["memory", quantity(host.memory_bytes, "B")], ["system", host.os], ["kernel", host.kernel],
+      ["load before", host.load.map((l) => l.toFixed(2)).join(" ")]])),
+    h("div", {}, h("h3", {}, "Run"), list([
+      ["begun", run.started], ["ended", run.ended || "–"], ["repeat", `${run.repeat + 1} of ${study.repeats}`], ["seed of the order", String(study.seed)],
+      ["warm-up", `${study.warmup_s} s`], ["recorded", run.window_ns ? `${((run.window_ns[1] - run.window_ns[0]) / 1e9).toFixed(3)} s` : "never reached"],
+      ["written by", run.writer]]))));
 }
