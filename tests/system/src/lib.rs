@@ -5,7 +5,9 @@
 
 mod guest;
 mod host;
+mod record;
 mod running;
+mod vm;
 mod xvfb;
 
 use std::path::PathBuf;
@@ -15,7 +17,9 @@ use anyhow::bail;
 
 pub use guest::StubGuest;
 pub use host::{Host, Totals};
+pub use record::{Record, watch};
 pub use running::Running;
+pub use vm::Vm;
 pub use xvfb::{Screenshot, Xvfb};
 
 /// Time for anything that is only a matter of a loaded machine.

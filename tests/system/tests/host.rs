@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use recording::collector::{Collector, CollectorEvent, CollectorOptions};
 use recording::spec::Panel;
-use spice::client::{DisplayEvent, Session, StreamFrame};
 use spice::ProtocolError;
+use spice::client::{DisplayEvent, Session, StreamFrame};
 use spice::stream_device::{Message, VideoCodec};
 use system_tests::{Host, PATIENCE, StubGuest, program};
 
