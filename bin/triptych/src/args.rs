@@ -73,9 +73,9 @@ pub(crate) struct Run {
 pub(crate) struct View {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Address to serve at; port 0 is any free one.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
+    /// Address to serve at; port 0 is any free one [default: 127.0.0.1:7380, or any free port where that is taken]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Secret that the browser must know; required when not on loopback.
     #[arg(long, env = "TRIPTYCH_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
         return Ok(Exit::Interrupted);
     }
     if options.view && std::io::stderr().is_terminal() {
-        show::serve(&dir, ([127, 0, 0, 1], 0).into(), None)?;
+        show::serve(&dir, None, None)?;
     }
     Ok(if outcome.failed.is_empty() { Exit::Success } else { Exit::Failure })
 }
@@ -108,7 +108,7 @@ struct Failed<'a> {
 fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Result<()> {
     let study = Study::open(dir)?;
     let resume =
-        (outcome.complete < outcome.planned).then(|| format!("triptych run --resume {}", quoted(dir)));
+        (outcome.complete < outcome.planned).then(|| format!("{} run --resume {}", show::me(), quoted(dir)));
     if options.json {
         let failed = outcome.failed.iter().map(|(run, reason)| Failed { run, reason }).collect();
         let result = Report {
@@ -133,7 +133,7 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
         eprintln!("{} of {} runs are done; go on with:  {resume}", outcome.complete, outcome.planned);
     }
     if !options.view || !std::io::stderr().is_terminal() {
-        println!("look at it:  triptych view {}", quoted(dir));
+        println!("{}    then http://{}", show::look_at(dir), show::PAGE);
     }
     Ok(())
 }

@@ -37,12 +37,34 @@ pub(crate) fn view(options: &args::View) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// Where the page is unless another address is asked for.
+pub(crate) const PAGE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7380);
+
 /// Serves until Ctrl-C.
-pub(crate) fn serve(dir: &Path, listen: SocketAddr, token: Option<String>) -> anyhow::Result<()> {
-    let command = format!("look at it:  triptych view {}", quoted(dir));
+pub(crate) fn serve(dir: &Path, listen: Option<SocketAddr>, token: Option<String>) -> anyhow::Result<()> {
+    let command = look_at(dir);
     let query = if token.is_some() { "/?token=…" } else { "" };
-    let options = ViewOptions { study: dir.into(), listen, token, stop: Arc::default() };
-    Ok(view::serve(options, |address| println!("{command}    http://{address}{query}    (Ctrl-C ends it)"))?)
+    let say = |address: SocketAddr| println!("{command}    http://{address}{query}    (Ctrl-C ends it)");
+    let options =
+        |listen| ViewOptions { study: dir.into(), listen, token: token.clone(), stop: Arc::default() };
+    match view::serve(options(listen.unwrap_or(PAGE)), say) {
+        // Somebody looks at another study there: this one goes elsewhere, unless a place was asked for.
+        Err(view::ViewError::Listen { .. }) if listen.is_none() => {
+            Ok(view::serve(options(SocketAddr::new(PAGE.ip(), 0)), say)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The line that ends a study.
+pub(crate) fn look_at(dir: &Path) -> String {
+    format!("look at it:  {} view {}", me(), quoted(dir))
+}
+
+/// This program as the person called it, so that what is printed can be typed.
+pub(crate) fn me() -> String {
+    std::env::args_os().next().map_or("triptych".into(), |name| quoted(Path::new(&name)))
 }
 
 /// A column of the table: one response, or the median and a tail of the same indicator side by side.
