@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use recording::facts::{HostFacts, RunStatus, StudyFacts};
-use recording::spec::{Better, Level, Levels, Response, Statistic};
+use recording::spec::{Better, Level, Levels, Panel, Response, Statistic};
 use serde::Serialize;
 use store::{Cell, RunSummary, StoreError, Study};
 
@@ -171,6 +171,9 @@ fn response_json(plan: &StudyFacts, response: &Response) -> ResponseJson {
 #[derive(Debug, Serialize)]
 pub(crate) struct MatrixJson {
     response: ResponseJson,
+    /// Half-width of what the clocks leave open in each value, in the unit of the response, in the worst run; null for
+    /// what begins and ends on one clock.
+    clocks: Option<f64>,
     cells: Vec<CellJson>,
 }
 
@@ -204,11 +207,23 @@ struct RunRef {
 
 impl MatrixJson {
     pub(crate) fn of(study: &Study, name: &str) -> Result<Self, StoreError> {
-        let response = response_json(&study.plan, study.response(name)?);
-        let runs = study.runs()?;
+        let asked = study.response(name)?;
+        let (response, runs) = (response_json(&study.plan, asked), study.runs()?);
+        let clocks = clocks(&study.plan, asked, &runs);
         let cells = study.matrix(name)?.into_iter().map(|cell| cell_json(cell, &runs)).collect();
-        Ok(Self { response, cells })
+        Ok(Self { response, clocks, cells })
     }
+}
+
+fn clocks(plan: &StudyFacts, response: &Response, runs: &[RunSummary]) -> Option<f64> {
+    let spans = plan.subject.joins.iter().filter(|j| j.name == response.table).flat_map(|j| &j.spans);
+    let span = spans.into_iter().find(|s| s.name == response.column && s.from.0 != s.to.0)?;
+    let unsure = |run: &RunSummary| {
+        let of = |panel: Panel| run.facts.panels.get(panel.name())?.clock.as_ref().map(|c| c.uncertainty_ns);
+        Some(of(span.from.0)?.saturating_add(of(span.to.0)?))
+    };
+    let worst = runs.iter().filter(|r| r.facts.status == RunStatus::Complete).filter_map(unsure).max()?;
+    Some(worst as f64 * response.scale)
 }
 
 fn cell_json(cell: Cell, runs: &[RunSummary]) -> CellJson {

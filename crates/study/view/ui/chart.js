@@ -152,12 +152,18 @@ export class Chart {
   mark(context, mark, box, y) {
     const { x, half } = this.place(mark, box);
     const { cell } = mark;
-    const tint = seriesColour(mark.series);
     const base = y(Math.max(y.invert(box.top + PLOT), 0));
     const placed = { mark, x, half: Math.max(half, 9), box, top: base, dots: [] };
     this.placed.push(placed);
-    if (cell.without.length) this.cross(context, x, box.top + PLOT - 9, cell.without.length);
-    if (cell.mean === null) return;
+    if (cell.mean !== null) this.value(context, placed, y, half);
+    // Last, on a patch of the card's colour: a failure must not drown in its bar.
+    if (cell.without.length) this.cross(context, x, box.top + PLOT - 12, cell.without.length);
+  }
+
+  value(context, placed, y, half) {
+    const { mark, x, box, top: base } = placed;
+    const { cell } = mark;
+    const tint = seriesColour(mark.series);
     const top = y(cell.mean);
     placed.top = top;
     context.fillStyle = tint;
@@ -205,6 +211,10 @@ export class Chart {
   }
 
   cross(context, x, y, n) {
+    context.fillStyle = colour("card");
+    context.beginPath();
+    context.arc(x, y, 8, 0, 2 * Math.PI);
+    context.fill();
     context.strokeStyle = colour("fault");
     context.lineWidth = 2;
     context.beginPath();
@@ -216,7 +226,7 @@ export class Chart {
     if (n < 2) return;
     context.fillStyle = colour("fault");
     context.textAlign = "left";
-    context.fillText(String(n), x + 7, y);
+    context.fillText(String(n), x + 11, y);
   }
 
   ring(context) {

@@ -167,8 +167,10 @@ class MatrixView {
     const { response } = this.matrix;
     const model = this.model();
     const series = this.factor(this.roles.colour);
+    const value = (v) => quantity(v, response.unit);
     this.heading.replaceChildren(h("h1", {}, response.label), h("span", { class: "quiet" },
       [response.unit ? `in ${response.unit}` : null, BETTER[response.better]].filter(Boolean).join(", ")),
+    ...(this.matrix.clocks === null ? [] : [h("span", { class: "quiet", title: "Begins on one clock and ends on another: every value is true within this, in the worst run" }, `clocks ± ${value(this.matrix.clocks)}`)]),
     h("span", { class: "quiet small end" }, response.description));
     const failed = model.facets.some((f) => f.marks.some((m) => m.cell.without.length));
     this.legend.replaceChildren(
@@ -189,6 +191,7 @@ class MatrixView {
       ["mean", value(cell.mean)],
       ["95 % interval", cell.low === null ? (cell.n ? "needs two runs" : "–") : `${number(cell.low)} … ${value(cell.high)}`],
       ["standard deviation", value(cell.sd)],
+      ...(this.matrix.clocks === null ? [] : [["clocks", `± ${value(this.matrix.clocks)}`]]),
       ["runs", String(cell.n)],
     ]), ...cell.without.map((w) => h("div", { class: "error small" }, `${w.run}: ${w.status}${w.reason ? `, ${w.reason}` : ""}`)),
     h("div", { class: "quiet small" }, of ? "Click: this run" : "Click: the runs of this point"));
@@ -276,7 +279,7 @@ class MatrixView {
       h("div", {}, h("h3", {}, "Study"), list([
         ["subject", study.subject], ["points", String(study.factors.reduce((n, f) => n * f.levels.length, 1))], ["repeats", String(study.repeats)],
         ["warm-up", `${study.warmup_s} s`], ["recorded", `${study.record_s} s a run`], ["begun", study.created], ["folder", study.folder], ["written by", study.writer]])),
-      h("div", {}, h("h3", {}, "Varied"), list(study.factors.map((f) => [f.name, f.levels.map((l) => level(l, f.unit)).join(", "), f.description]))),
+      h("div", {}, h("h3", {}, "Varied"), study.factors.length ? list(study.factors.map((f) => [f.name, f.levels.map((l) => level(l, f.unit)).join(", "), f.description])) : h("span", { class: "quiet" }, "nothing: one point")),
       h("div", {}, h("h3", {}, "The same in every run"), study.fixed.length ? list(study.fixed.map((s) => [s.name, level(s.value, s.unit)])) : h("span", { class: "quiet" }, "nothing was set")),
       host ? h("div", {}, h("h3", {}, "Machine"), list([["CPU", `${host.cpu} (${host.cpus} online)`], ["memory", quantity(host.memory_bytes, "B")], ["system", host.os], ["kernel", host.kernel]])) : null));
   }

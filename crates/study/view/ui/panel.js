@@ -10,6 +10,8 @@ const PLOT = 104;
 const GAP = 12;
 const TOP = 12;
 const LABELS = 22;
+/** Units of values that are means over the time since the sample before: drawn as steps, for that is what is known. */
+const STEPS = ["%", "1/s", "B/s"];
 /** Samples closer than this many pixels are a line, others a line with dots. */
 const DOTS = 7;
 
@@ -28,6 +30,11 @@ export class Panel {
     const height = () => this.height();
     this.base = new Surface(this.plot, { height, draw: (c, w) => this.draw(c, w), label: `${name} over time. Plus and minus zoom, arrow keys move, 0 shows everything.` });
     this.over = new Surface(this.plot, { height, over: true, draw: (c, w) => crosshair(c, this.time, w, TOP, this.height() - (this.last ? LABELS : 6)) });
+    this.close = (event) => {
+      if (!this.details.contains(event.target) || event.key === "Escape") this.details.open = false;
+    };
+    addEventListener("pointerdown", this.close);
+    this.details.addEventListener("keydown", (event) => event.key === "Escape" && this.close(event));
     control(this.base, time);
     time.addEventListener("range", () => this.base.redraw());
     time.addEventListener("cursor", () => this.values());
@@ -75,8 +82,9 @@ export class Panel {
     this.chips.replaceChildren(...this.shown().map((s) => {
       const output = h("output", {}, "");
       this.outputs.set(s.id, output);
-      const unsure = s.uncertainty_ns ? ` ± ${quantity(s.uncertainty_ns, "ns")}` : "";
-      return h("span", { class: "chip", title: `${s.description}${unsure}` }, h("i", { colour: this.colourOf(s.id) }), s.label, output,
+      const unsure = s.uncertainty_ns ? h("span", { class: "quiet" }, `± ${quantity(s.uncertainty_ns, "ns")}`) : null;
+      const about = unsure ? `${s.description}; begins and ends on different clocks, true within ${unsure.textContent}` : s.description;
+      return h("span", { class: "chip", title: about }, h("i", { colour: this.colourOf(s.id) }), s.label, output, unsure,
         h("button", { type: "button", "aria-label": `Hide ${s.label}`, onclick: () => this.toggle(s.id, false) }, "✕"));
     }));
     this.values();
@@ -158,7 +166,10 @@ export class Panel {
     context.beginPath();
     for (let i = first; i < last; i += 1) {
       if (i === first) context.moveTo(x(s.t[i]), y(s.v[i]));
-      else context.lineTo(x(s.t[i]), y(s.v[i]));
+      else {
+        if (STEPS.includes(s.unit)) context.lineTo(x(s.t[i - 1]), y(s.v[i]));
+        context.lineTo(x(s.t[i]), y(s.v[i]));
+      }
     }
     context.stroke();
     if ((width - LEFT) / Math.max(1, end - start) < DOTS) return;
@@ -171,6 +182,7 @@ export class Panel {
 
   markers(context, width, bottom) {
     const x = this.time.scale(width);
+    let free = 0;
     for (const marker of shownMarkers(this.timeline)) {
       if ((marker.panel && marker.panel !== this.name) || marker.t_ns < this.time.from || marker.t_ns > this.time.to) continue;
       const tint = ["fault", "gone"].includes(marker.kind) ? colour("fault") : colour("c6");
@@ -178,9 +190,14 @@ export class Panel {
       hairline(context, x(marker.t_ns), TOP, x(marker.t_ns), bottom, tint);
       context.setLineDash([]);
       context.fillStyle = tint;
-      const right = x(marker.t_ns) < width - 160;
-      context.textAlign = right ? "left" : "right";
-      context.fillText(marker.text || marker.kind, x(marker.t_ns) + (right ? 4 : -4), TOP + 6);
+      // All of them are listed below the plots; here those that find room.
+      const text = marker.text || marker.kind;
+      const at = x(marker.t_ns) + 4;
+      const end = at + context.measureText(text).width;
+      if (at < free || end > width - RIGHT) continue;
+      context.textAlign = "left";
+      context.fillText(text, at, TOP + 6);
+      free = end + 8;
     }
   }
 
@@ -188,13 +205,14 @@ export class Panel {
   values() {
     this.over.redraw();
     for (const s of this.shown()) {
-      const i = this.time.cursor === null ? -1 : nearest(s.t, this.time.cursor);
+      const i = this.time.cursor === null ? -1 : holding(s, this.time.cursor);
       const output = this.outputs?.get(s.id);
       if (output) output.textContent = i < 0 ? "" : quantity(s.v[i], s.unit);
     }
   }
 
   remove() {
+    removeEventListener("pointerdown", this.close);
     this.base.remove();
     this.over.remove();
   }
@@ -212,6 +230,13 @@ export function lower(t, at) {
 }
 
 const inside = (s, from, to) => ({ start: lower(s.t, from), end: lower(s.t, to + 1) });
+
+/** Index of the sample that tells the value at an instant: the step that covers it, else the nearest. */
+function holding(s, at) {
+  if (!STEPS.includes(s.unit)) return nearest(s.t, at);
+  const i = lower(s.t, at);
+  return i < s.t.length ? i : -1;
+}
 
 function nearest(t, at) {
   const i = lower(t, at);

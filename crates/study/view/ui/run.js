@@ -13,9 +13,11 @@ const PANELS = ["guest", "host", "client"];
 /** What is drawn when nobody has chosen; what a run does not have is left out. */
 const DEFAULTS = {
   guest: ["guest.frames.encode_ns", "guest.frames.capture_ns", "guest.process.cpu_percent"],
-  host: ["host.joined.host_added_ns", "host.joined.to_host_ns", "host.traffic.to_client_bytes"],
-  client: ["client.joined.latency_ns", "client.frames.decode_ns", "client.frames.queue_before"],
+  host: ["host.joined.host_added_ns", "host.joined.to_host_ns", "host.process.cpu_percent"],
+  client: ["client.joined.latency_ns", "client.frames.decode_ns", "client.process.cpu_percent"],
 };
+/** How much of the warm-up is shown with the recorded window at first, as a part of the window's length. */
+const MARGIN = 0.06;
 /** Samples are asked for this long after the last movement. */
 const SETTLE_MS = 60;
 
@@ -62,7 +64,7 @@ class RunView {
     this.head.replaceChildren(
       h("div", {}, h("a", { href: this.back(), id: "back" }, "← Matrix"),
         h("h1", {}, levels(study, run.asked) || run.id),
-        h("div", { class: "quiet small" }, `${run.id} `, h("span", { class: `badge ${run.status}` }, run.status), run.reason ? h("span", { class: "error" }, ` ${run.reason}`) : null)),
+        h("div", { class: "quiet small" }, study.factors.length ? `${run.id} ` : null, h("span", { class: `badge ${run.status}` }, run.status), run.reason ? h("span", { class: "error" }, ` ${run.reason}`) : null)),
       siblings.length > 1 ? h("div", { class: "field" }, "Repeats of this point", h("nav", { class: "group", "aria-label": "Repeats" },
         siblings.map((r) => h("button", { type: "button", "aria-pressed": String(r.id === run.id), title: r.id, onclick: () => this.go(r.id) }, String(r.repeat + 1))))) : null,
       h("dl", { class: "end", id: "responses" }));
@@ -89,14 +91,14 @@ class RunView {
     this.waterfall = new Waterfall(time, this.tip);
     const button = (text, title, act) => h("button", { type: "button", title, "aria-label": title, onclick: act }, text);
     this.readout = h("span", { class: "quiet small", id: "readout" });
-    this.markers = h("div", { class: "small" });
+    this.markers = h("div", { class: "small markers" });
     this.body.replaceChildren(
       h("section", { class: "card", "aria-label": "Timeline" },
         h("div", { class: "head" }, h("h2", {}, "Timeline"), h("div", { class: "group" },
           button("+", "Zoom in", () => time.zoom(0.5)), button("−", "Zoom out", () => time.zoom(2)),
           button("All", "Show the whole run", () => time.set(0, time.end)),
           this.timeline.window_ns ? button("Window", "Show the recorded window", () => time.set(...this.timeline.window_ns)) : null),
-        this.readout, h("span", { class: "quiet small end" }, "drag: zoom · wheel: zoom · shift-drag: move · double click: all · shaded: outside the recorded window")),
+        this.readout, h("span", { class: "quiet small end" }, "drag: zoom · Ctrl-wheel, or click and wheel: zoom · Shift-drag: move · double click: all · shaded: outside the recorded window")),
         ...this.panels.map((p) => p.element), this.waterfall.element, this.markers),
       facts(this.run, this.study));
     let settle;
@@ -118,7 +120,7 @@ class RunView {
   moved() {
     const { time } = this;
     const text = (ns) => (ns / 1e9).toFixed(4);
-    keep(time.whole ? { from: null, to: null } : { from: text(time.from), to: text(time.to) });
+    keep({ from: text(time.from), to: text(time.to) });
     this.read();
     this.fetch(false).catch((error) => this.fail(error));
   }
@@ -134,7 +136,7 @@ class RunView {
   async fetch(first) {
     const width = Math.max(200, Math.round(this.body.clientWidth * (devicePixelRatio || 1)));
     const wanted = Object.values(this.chosen).flat();
-    const asked = this.time ? { from: Math.floor(this.time.from), to: Math.ceil(this.time.to) } : this.askedRange();
+    const asked = this.time ? { from: Math.floor(this.time.from), to: Math.ceil(this.time.to) } : this.firstRange();
     const path = `/run/${encodeURIComponent(this.id)}`;
     const [timeline, frames] = await Promise.all([
       this.getTimeline(`${path}/timeline`, { ...asked, width, series: wanted.join() }),
@@ -148,15 +150,20 @@ class RunView {
     this.show(timeline, frames, first);
   }
 
-  askedRange() {
+  /** What is shown at first: what the address says, else the recorded window with some of its surroundings, else everything. */
+  firstRange() {
     const [from, to] = ["from", "to"].map((k) => Number.parseFloat(this.query.get(k)) * 1e9);
-    return Number.isFinite(from) && Number.isFinite(to) ? { from: Math.floor(from), to: Math.ceil(to) } : {};
+    if (Number.isFinite(from) && Number.isFinite(to)) return { from: Math.floor(from), to: Math.ceil(to) };
+    if (!this.run.window_ns || this.run.status === "running") return {};
+    const [start, end] = this.run.window_ns.map((t) => t - this.run.started_ns);
+    const margin = Math.round((end - start) * MARGIN);
+    return { from: Math.max(0, start - margin), to: end + margin };
   }
 
   show(timeline, frames, first) {
     this.timeline = timeline;
     if (first) {
-      const { from, to } = this.askedRange();
+      const { from, to } = this.firstRange();
       this.time = new Time(timeline.end_ns, from, to);
       this.parts();
     } else this.time.grow(timeline.end_ns);
@@ -165,7 +172,7 @@ class RunView {
     if (frames) this.waterfall.set(timeline, frames);
     const markers = shownMarkers(timeline);
     this.markers.replaceChildren(...(markers.length ? [h("span", { class: "quiet" }, "Markers: "),
-      ...markers.map((m) => h("span", { class: "key" }, h("b", {}, `${(m.t_ns / 1e9).toFixed(3)} s`), `${m.panel ? `${m.panel}: ` : ""}${m.text || m.kind}  `))] : []));
+      ...markers.map((m) => h("span", { class: "marker" }, h("b", {}, `${(m.t_ns / 1e9).toFixed(3)} s`), ` ${m.panel ? `${m.panel}: ` : ""}${m.text || m.kind}`))] : []));
     document.documentElement.dataset.plot = `run:${this.id}`;
     document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn ?? 0) + 1);
   }

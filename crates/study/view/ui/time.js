@@ -74,7 +74,8 @@ export function control(surface, time) {
   canvas.addEventListener("wheel", (event) => {
     const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
     const delta = event.shiftKey && !event.deltaX ? event.deltaY : sideways ? event.deltaX : event.deltaY;
-    // All of it is shown already: the wheel is the page's again.
+    // Without Ctrl (or a pinch), the wheel is the page's until a click has chosen the plot.
+    if (!sideways && !event.ctrlKey && document.activeElement !== canvas) return;
     if (!sideways && delta > 0 && time.whole) return;
     event.preventDefault();
     if (sideways) time.pan((delta / surface.width) * length());
