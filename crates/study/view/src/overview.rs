@@ -154,7 +154,7 @@ fn response_json(plan: &StudyFacts, response: &Response) -> ResponseJson {
     let span = plan.subject.joins.iter().filter(|j| j.name == response.table);
     let span = span.flat_map(|j| &j.spans).find(|s| s.name == response.column);
     let of = match span {
-        Some(span) => format!("{} ({})", span.description, span.name),
+        Some(span) => format!("{} ({})", inside_a_sentence(&span.description), span.name),
         None if response.column == "t_ns" => format!("rows of {}", response.table),
         None => format!("{}.{}", response.table, response.column),
     };
@@ -165,6 +165,12 @@ fn response_json(plan: &StudyFacts, response: &Response) -> ResponseJson {
         better: response.better,
         description: format!("{what} of {of}, over the recorded window of each run"),
     }
+}
+
+/// Descriptions begin with a capital letter; here one goes on.
+fn inside_a_sentence(description: &str) -> String {
+    let mut letters = description.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Answer to `/api/matrix`.

@@ -73,7 +73,7 @@ export class Chart {
         ? linear(low, high, box.left + pad, box.left + box.width - pad)(numbers[mark.x])
         : box.left + slot * (mark.x + 0.5);
       const n = model.series.length;
-      return { x: x + (mark.series - (n - 1) / 2) * 5, half: 4 };
+      return { x: x + (mark.series - (n - 1) / 2) * 10, half: 4 };
     }
     const n = model.series.length;
     const bar = Math.min(64, (slot * 0.78) / n);

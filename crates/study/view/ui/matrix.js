@@ -12,7 +12,7 @@ const BETTER = { lower: "lower is better", higher: "higher is better", neutral: 
 const NONE = "-";
 
 const isNumeric = (factor) => factor.levels.every((l) => typeof l === "number");
-const title = (factor) => `${factor.name}${factor.unit ? ` [${factor.unit}]` : ""}`;
+const title = (factor) => `${factor.name}${factor.unit && factor.unit !== factor.name ? ` [${factor.unit}]` : ""}`;
 
 /** Which factor goes where when nobody has chosen: numbers with most levels along x, then colour, then facets. */
 function roles(study, query) {
@@ -149,7 +149,7 @@ class MatrixView {
     const marks = shown.map((cell) => ({ cell, x: index(x, cell), series: index(series, cell), facet: index(facet, cell) }));
     return {
       facets: (facet?.levels ?? [null]).map((l, i) => ({
-        title: facet ? `${facet.name} ${level(l, facet.unit)}` : "",
+        title: facet ? (facet.unit === facet.name ? level(l, facet.unit) : `${facet.name} ${level(l, facet.unit)}`) : "",
         marks: marks.filter((m) => m.facet === i),
       })),
       xs: x ? x.levels.map(String) : ["all runs"],

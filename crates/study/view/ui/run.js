@@ -13,7 +13,7 @@ const PANELS = ["guest", "host", "client"];
 /** What is drawn when nobody has chosen; what a run does not have is left out. */
 const DEFAULTS = {
   guest: ["guest.frames.encode_ns", "guest.frames.capture_ns", "guest.process.cpu_percent"],
-  host: ["host.joined.host_added_ns", "host.joined.to_host_ns", "host.process.cpu_percent"],
+  host: ["host.joined.host_added_ns", "host.process.cpu_percent"],
   client: ["client.joined.latency_ns", "client.frames.decode_ns", "client.process.cpu_percent"],
 };
 /** How much of the warm-up is shown with the recorded window at first, as a part of the window's length. */
