@@ -165,11 +165,11 @@ impl Browser {
         Ok(entries.iter().map(|e| format!("{}: {}", e["level"], e["message"])).collect())
     }
 
-    /// A picture of the whole page.
+    /// A picture of the page, as much of it as is worth showing at once.
     async fn picture(&self, name: &str) -> anyhow::Result<PathBuf> {
         let height =
             self.eval("return document.documentElement.scrollHeight").await?.as_u64().unwrap_or(1_500);
-        self.client().set_window_size(1_280, (height as u32 + 20).clamp(600, 4_000)).await?;
+        self.client().set_window_size(1_280, (height as u32 + 20).clamp(600, 1_600)).await?;
         self.eval("return new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))").await?;
         let folder = target_folder().join("screenshots");
         fs::create_dir_all(&folder)?;

@@ -176,6 +176,9 @@ export class Chart {
       context.fillRect(x - half, Math.min(top, base), half * 2, Math.max(1, Math.abs(base - top)));
       context.globalAlpha = 1;
     }
+    // Lines of several series cross: their whiskers and runs must tell whose they are.
+    const own = this.model.lines ? tint : colour("ink");
+    if (cell.low !== null) this.whisker(context, x, y, cell, box, half, own);
     const n = cell.values.length;
     cell.values.forEach((v, i) => {
       const dx = n > 1 && !this.model.lines ? ((i / (n - 1)) * 2 - 1) * Math.min(half * 0.6, 14) : 0;
@@ -185,18 +188,17 @@ export class Chart {
       context.arc(dot.x, dot.y, 2.6, 0, 2 * Math.PI);
       context.fillStyle = colour("card");
       context.fill();
-      context.strokeStyle = colour("ink");
+      context.strokeStyle = own;
       context.lineWidth = 1;
       context.stroke();
     });
-    if (cell.low !== null) this.whisker(context, x, y, cell, box, half);
   }
 
   /** The interval; an end beyond the axis (a quantity that cannot be negative) has no cap. */
-  whisker(context, x, y, cell, box, half) {
+  whisker(context, x, y, cell, box, half, own) {
     const cap = Math.min(6, half);
     const bottom = Math.min(y(cell.low), box.top + PLOT);
-    context.strokeStyle = colour("ink");
+    context.strokeStyle = own;
     context.lineWidth = 1.5;
     context.beginPath();
     context.moveTo(x, y(cell.high));

@@ -7,8 +7,9 @@ const PANELS = ["guest", "host", "client"];
 
 const list = (entries) => h("dl", {}, entries.flatMap(([name, value, bad]) => [h("dt", {}, name), h("dd", { class: bad ? "differs" : null }, value)]));
 
-/** Settings that a program reads back in another form (`4` and `4.0`) are the same. */
-const same = (a, b) => String(a) === String(b) || (a !== "" && b !== "" && Number(a) === Number(b));
+/** Settings that a program reads back in another form (`4` and `4.0`) or more exactly (`x11` and `x11::0`) are the same. */
+const same = (found, asked) => String(found) === String(asked) || String(found).startsWith(`${asked}:`)
+  || (found !== "" && asked !== "" && Number(found) === Number(asked));
 
 function settings(run, study) {
   const units = Object.fromEntries([...study.factors, ...study.fixed].map((f) => [f.name, f.unit]));
@@ -24,14 +25,25 @@ function settings(run, study) {
 function panel(name, facts, run) {
   const lost = Object.values(facts.lost).reduce((a, b) => a + b, 0);
   const extra = Object.entries(facts.in_force).filter(([key]) => !(key in run.asked));
+  const inner = extra.filter(([key]) => key.includes("."));
   return h("div", {}, h("h3", {}, name), list([
     ["program", `${facts.program} ${facts.version}`],
     ...Object.entries(facts.versions),
-    ...extra.map(([key, value]) => [key, String(value)]),
+    ...extra.filter(([key]) => !key.includes(".")).map(([key, value]) => [key, value]),
     ...Object.entries(facts.facts),
     ["clock", facts.clock ? `± ${quantity(facts.clock.uncertainty_ns, "ns")} (${facts.clock.exchanges} exchanges, drift ${facts.clock.drift_ppm.toFixed(3)} ppm)` : "not aligned"],
     ["samples lost", String(lost), lost > 0],
-  ]));
+  ].map(([key, value, bad]) => [key, plain(value), bad])), properties(inner));
+}
+
+/** `1.3999999761581421`, a single-precision number in double precision, is 1.4. */
+const plain = (value) => (typeof value === "number" ? String(Number(value.toPrecision(7))) : String(value));
+
+/** What an encoder says of itself: many, and rarely looked at. */
+function properties(inner) {
+  if (!inner.length) return null;
+  const group = inner[0][0].split(".")[0];
+  return h("details", {}, h("summary", { class: "small" }, `${inner.length} ${group} properties in force`), list(inner.map(([key, value]) => [key.slice(key.indexOf(".") + 1), plain(value)])));
 }
 
 /** The facts of a run as a card. */

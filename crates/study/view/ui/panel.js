@@ -129,7 +129,8 @@ export class Panel {
   group(context, width, top, unit, series) {
     const { from, to } = this.time;
     const visible = series.map((s) => inside(s, from, to));
-    const [low, high] = range(visible.flatMap(({ start, end }, i) => series[i].v.slice(start, end)), true);
+    // With the neighbours on either side: between two samples there is a line, and it must be on the plot.
+    const [low, high] = range(visible.flatMap(({ start, end }, i) => series[i].v.slice(Math.max(0, start - 1), end + 1)), true);
     const scale = scaleOf(unit, Math.max(Math.abs(low), Math.abs(high)));
     const y = linear(low, high, top + PLOT, top + 4);
     const values = ticks(low / scale.by, high / scale.by, 3);
