@@ -129,8 +129,7 @@ export class Panel {
   group(context, width, top, unit, series) {
     const { from, to } = this.time;
     const visible = series.map((s) => inside(s, from, to));
-    // With the neighbours on either side: between two samples there is a line, and it must be on the plot.
-    const [low, high] = range(visible.flatMap(({ start, end }, i) => series[i].v.slice(Math.max(0, start - 1), end + 1)), true);
+    const [low, high] = range(visible.flatMap((v, i) => onPlot(series[i], v, from, to)), true);
     const scale = scaleOf(unit, Math.max(Math.abs(low), Math.abs(high)));
     const y = linear(low, high, top + PLOT, top + 4);
     const values = ticks(low / scale.by, high / scale.by, 3);
@@ -231,6 +230,16 @@ export function lower(t, at) {
 }
 
 const inside = (s, from, to) => ({ start: lower(s.t, from), end: lower(s.t, to + 1) });
+
+/** Values that the axis must hold: samples in view, and what is drawn towards the neighbours on either side. */
+function onPlot(s, { start, end }, from, to) {
+  const values = s.v.slice(start, end);
+  if (STEPS.includes(s.unit)) return end < s.v.length ? [...values, s.v[end]] : values;
+  const at = (i, t) => s.v[i - 1] + ((s.v[i] - s.v[i - 1]) * (t - s.t[i - 1])) / (s.t[i] - s.t[i - 1] || 1);
+  if (start > 0 && start < s.v.length) values.push(at(start, from));
+  if (end > 0 && end < s.v.length) values.push(at(end, to));
+  return values;
+}
 
 /** Index of the sample that tells the value at an instant: the step that covers it, else the nearest. */
 function holding(s, at) {
