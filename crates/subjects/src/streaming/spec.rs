@@ -136,11 +136,16 @@ fn join() -> Join {
         also: Vec::new(),
         spans: vec![
             span("latency_ns", "Start of capture to presentation", (Guest, "t_ns"), (Client, "presented_ns")),
-            span("guest_ns", "Start of capture to the last byte sent", (Guest, "t_ns"), (Guest, "sent_ns")),
+            span(
+                "guest_ns",
+                "Start of capture to the hand-over to the stream port",
+                (Guest, "t_ns"),
+                (Guest, "send_start_ns"),
+            ),
             span(
                 "to_host_ns",
-                "Last byte sent to last byte at the host",
-                (Guest, "sent_ns"),
+                "Hand-over to the stream port to the last byte at the host",
+                (Guest, "send_start_ns"),
                 (Host, "received_ns"),
             ),
             span(
