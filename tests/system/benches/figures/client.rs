@@ -40,7 +40,7 @@ struct Round {
 pub(crate) fn measure(options: &Options) -> anyhow::Result<()> {
     let mut samples = Samples::create("client", "codec,client,round,frame,latency_ms")?;
     println!(
-        "\nclient: guest's last byte → picture on the screen, and CPU per frame; {FPS} fps, 640x360, ratio triptych / spicy over {} rounds of {} s",
+        "\nclient: guest's write of a frame → picture on the screen, and CPU per frame; {FPS} fps, 640x360, ratio triptych / spicy over {} rounds of {} s",
         options.rounds, options.seconds
     );
     println!(

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use spice::client::{DisplayEvent, Session};
 use spice::stream_device::VideoCodec;
 use system_tests::Host;
@@ -18,7 +19,7 @@ use crate::stub::{Stub, encode};
 pub(crate) fn measure(options: &Options) -> anyhow::Result<()> {
     let mut samples = Samples::create("host", "codec,round,frame,size_bytes,first_byte_ms,last_byte_ms")?;
     println!(
-        "\nhost: guest's last byte → client's first byte; {} rounds of {} s at 60 fps, 640x360",
+        "\nhost: guest's write of a frame → client's first byte of it; {} rounds of {} s at 60 fps, 640x360",
         options.rounds, options.seconds
     );
     for (name, codec) in [("mjpeg", VideoCodec::Mjpeg), ("h264", VideoCodec::H264)] {
@@ -70,10 +71,9 @@ fn one_round(film: &Arc<crate::stub::Film>, options: &Options) -> anyhow::Result
     // Calibration pictures came first; the numbered ones are the last as many as were sent and arrived.
     let sent = stub.sent();
     let sizes = film.sizes();
-    let start = arrivals.len().saturating_sub(sent.len());
-    let start = (start.saturating_sub(2)..=start)
-        .find(|s| arrivals.get(*s).is_some_and(|a| a.0 == sizes[0]))
-        .unwrap_or(start);
+    let first: Vec<usize> = sizes.iter().take(5).copied().collect();
+    let start = arrivals.windows(first.len()).position(|w| w.iter().map(|a| a.0).eq(first.iter().copied()));
+    let start = start.context("the first numbered frames did not arrive")?;
     let pairs = sent.iter().zip(arrivals.iter().skip(start));
     Ok(pairs
         .map(|(sent, (size, first, last))| {

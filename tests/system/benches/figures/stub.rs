@@ -170,7 +170,7 @@ impl Stub {
         self.acts.send(Act::Play).context("the stub has ended")
     }
 
-    /// The instants after the last byte of each numbered frame was written, so far.
+    /// The instants at which each numbered frame was handed to the socket in one write, so far.
     pub(crate) fn sent(&self) -> Vec<Nanos> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -248,8 +248,10 @@ fn play(
         if calibrating {
             stream.write_all(&message(3, &[&film.calibration]))?;
         } else if let Some(frame) = frames.next() {
-            stream.write_all(&message(3, &[frame]))?;
+            let bytes = message(3, &[frame]);
+            // Before the write, not after: on a busy machine the host may have the bytes before the write returns.
             sent.lock().unwrap_or_else(PoisonError::into_inner).push(MonotonicClock.now());
+            stream.write_all(&bytes)?;
         }
     }
     Ok(())
