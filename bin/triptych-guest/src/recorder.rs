@@ -31,7 +31,7 @@ impl Recorder {
             ("codec".to_owned(), Level::Text(settings.codec.to_string())),
             ("encoder".to_owned(), Level::Text(settings.element().to_owned())),
             ("fps".to_owned(), Level::Float(settings.fps)),
-            ("bitrate_kbps".to_owned(), Level::Int(settings.bitrate_kbps.into())),
+            ("bitrate".to_owned(), Level::Float(f64::from(settings.bitrate_kbps) / 1e3)),
             ("gop".to_owned(), Level::Int(settings.gop.into())),
         ]);
         for (name, value) in &in_force.properties {
