@@ -1,0 +1,35 @@
+//! The worked example of `docs/streaming.md`, run as it stands there.
+#![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use system_tests::program;
+
+#[test]
+fn the_example_of_streaming_by_hand_works_as_it_is_written() {
+    let text = include_str!("../../../docs/streaming.md");
+    let example = text.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    // The port of the text may be somebody's; this one was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let example = example.replace(":5900", &format!(":{free}"));
+    // Whatever becomes of the example, nothing of it is left running.
+    let example = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{example}");
+    let folder = tempfile::tempdir().unwrap();
+    let programs = program("triptych-client").parent().unwrap().to_owned();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("bash")
+        .args(["-e", "-c", &example])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = told.lines().find(|l| l.starts_with('{') && l.contains("arrival_to_present"));
+    let summary: serde_json::Value =
+        serde_json::from_str(summary.unwrap_or_else(|| panic!("{told}"))).unwrap();
+    let frames = summary["frames"].as_u64().unwrap();
+    assert!((10..=95).contains(&frames), "three seconds of at most 30 frames a second: {summary}");
+    assert!(summary["arrival_to_present_p50_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{summary}");
+}
