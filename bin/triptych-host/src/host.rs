@@ -98,6 +98,7 @@ impl<'a> Host<'a> {
         }
         let (accept, guest) = self.wait(stop, timeout.to_duration())?;
         self.settle();
+        self.wake_if_put_off();
         if guest.intersects(PollFlags::OUT) {
             self.write_guest();
         }
@@ -171,9 +172,17 @@ impl<'a> Host<'a> {
             Ok(n) => {
                 self.from_guest += n as u64;
                 self.server.wake_port();
+                self.wake_if_put_off();
                 self.settle();
             }
             Err(reason) => self.lose_guest(&reason),
+        }
+    }
+
+    /// Ends: a read is put off a few times at most.
+    fn wake_if_put_off(&mut self) {
+        while std::mem::take(&mut self.shared.borrow_mut().put_off) {
+            self.server.wake_port();
         }
     }
 

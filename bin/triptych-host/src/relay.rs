@@ -10,9 +10,9 @@ use units::{Clock, MonotonicClock, Nanos};
 use crate::frames::{FrameLog, Pushed};
 use crate::guest::Guest;
 
-/// libspice-server reads its clock between the `read()` of a header and the first of its payload. So close to the end
-/// of a millisecond the two could fall on both sides of it, and `mm_time_ms` would be one off.
-const CLOCK_EDGE: Nanos = Nanos(20_000);
+/// How often a frame's first read may be put off, see [`Shared::is_between_milliseconds`]. Each time is a preemption
+/// within a microsecond or the end of a millisecond just then.
+const MAX_PUT_OFF: u32 = 8;
 const MILLISECOND: i64 = 1_000_000;
 
 /// What the loop and the callbacks share. Never borrowed while the library is called.
@@ -27,6 +27,11 @@ pub(crate) struct Shared {
     pub(crate) refused: bool,
     /// What the library said to the guest, for the notices.
     pub(crate) said: Vec<Message>,
+    /// A frame's first read was put off: the library must be woken again.
+    pub(crate) put_off: bool,
+    put_off_times: u32,
+    /// Just before the last read returned.
+    returned: Nanos,
     pushed: Nanos,
 }
 
@@ -41,35 +46,46 @@ impl Shared {
             idle_at: None,
             refused: false,
             said: Vec::new(),
+            put_off: false,
+            put_off_times: 0,
+            returned: Nanos::ZERO,
             pushed: Nanos::ZERO,
         }))
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> usize {
         let now = MonotonicClock.now();
-        let Some((guest, (message, taken))) = self.guest.as_mut().and_then(|g| g.waiting().map(|w| (g, w)))
-        else {
+        let Some((message, taken)) = self.guest.as_ref().and_then(Guest::waiting) else {
             self.idle_at = Some(now);
             return 0;
         };
-        if taken <= HEADER_LEN {
-            self.pushed = now;
+        if taken == HEADER_LEN && message.kind == Kind::Data && self.is_between_milliseconds(now) {
+            self.put_off = true;
+            self.returned = MonotonicClock.now();
+            return 0;
         }
-        let (n, complete) = guest.take(buffer);
+        if taken <= HEADER_LEN {
+            (self.pushed, self.put_off_times) = (now, 0);
+        }
+        let (n, complete) = self.guest.as_mut().map_or((0, None), |g| g.take(buffer));
         if let Some(message) = complete.filter(|m| m.kind == Kind::Data) {
             let (first_byte, received) = (message.first_byte, message.received);
             self.frames.pushed(Pushed { first_byte, received, pushed: self.pushed, size: message.size });
         }
-        if message.kind == Kind::Data && taken < HEADER_LEN && taken + n >= HEADER_LEN {
-            step_over_clock_edge();
-        }
+        self.returned = MonotonicClock.now();
         n
     }
-}
 
-fn step_over_clock_edge() {
-    while MILLISECOND - MonotonicClock.now().0 % MILLISECOND < CLOCK_EDGE.0 {
-        std::hint::spin_loop();
+    /// Whether it is unknown in which millisecond libspice-server has read its clock for the frame.
+    ///
+    /// It does so after our last answer and before it asks for the payload, and again when it got nothing of it
+    /// (`StreamDevice::handle_msg_data`): where the two instants are in different milliseconds, it is made to ask again,
+    /// so that our `mm_time_ms` is the client's and not nearly so.
+    fn is_between_milliseconds(&mut self, now: Nanos) -> bool {
+        let between =
+            now.0 / MILLISECOND != self.returned.0 / MILLISECOND && self.put_off_times < MAX_PUT_OFF;
+        self.put_off_times += u32::from(between);
+        between
     }
 }
 

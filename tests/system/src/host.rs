@@ -68,11 +68,19 @@ impl Host {
     /// # Errors
     /// It did not come in time.
     pub fn event(&self, kind: &str) -> anyhow::Result<String> {
+        self.event_of(&[kind])
+    }
+
+    /// As [`Host::event`], for any of several.
+    ///
+    /// # Errors
+    /// None came in time.
+    pub fn event_of(&self, kinds: &[&str]) -> anyhow::Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.running.line(deadline).with_context(|| format!("while waiting for {kind}"))?;
+            let line = self.running.line(deadline).with_context(|| format!("while waiting for {kinds:?}"))?;
             let value: Value = serde_json::from_str(&line)?;
-            if value["event"] == kind {
+            if value["event"].as_str().is_some_and(|kind| kinds.contains(&kind)) {
                 return Ok(value["text"].as_str().unwrap_or_default().to_owned());
             }
         }

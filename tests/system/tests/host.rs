@@ -129,12 +129,23 @@ fn the_record_joins_with_what_the_client_sees() {
     let (first, received) = (rows.i64("first_byte_ns").unwrap(), rows.i64("received_ns").unwrap());
     let (pushed, socket) = (rows.i64("pushed_ns").unwrap(), rows.i64("socket_ns").unwrap());
     let (mm_time, size) = (rows.u64("mm_time_ms").unwrap(), rows.u64("size_bytes").unwrap());
+    let first_bytes: Vec<i64> = seen.iter().map(|s| s.2).collect();
     for (n, (mm, bytes, client_first, client_last)) in seen.into_iter().enumerate() {
         assert_eq!((mm_time[n], size[n]), (mm, bytes), "frame {n}");
         assert!(first[n] <= received[n] && received[n] <= pushed[n], "frame {n}");
         assert!(pushed[n] < client_first && client_first <= client_last, "frame {n}");
         assert!(socket[n] > pushed[n], "frame {n} was never in the socket");
     }
+    let median = |mut ns: Vec<i64>| {
+        ns.sort_unstable();
+        ns[ns.len() / 2] as f64 / 1000.0
+    };
+    eprintln!(
+        "guest's last byte to: read by the server {:.0} µs, in the socket {:.0} µs, client's first byte {:.0} µs",
+        median((0..FRAMES).map(|n| pushed[n] - received[n]).collect()),
+        median((0..FRAMES).map(|n| socket[n] - received[n]).collect()),
+        median(first_bytes.iter().zip(received).map(|(client, host)| client - host).collect()),
+    );
     let traffic = recording::reader::read_table(dir.path(), "host.traffic").unwrap();
     assert!(traffic.u64("from_guest_bytes").unwrap().last().unwrap() > &size.iter().sum::<u64>());
 }

@@ -66,7 +66,8 @@ impl Config {
         };
         if let Some(chardev) = behind {
             add("-chardev", chardev);
-            add("-device", format!("virtserialport,chardev=stream,name={STREAM_PORT}").into());
+            // The id is what makes QEMU tell when the guest opens the port (VSERPORT_CHANGE).
+            add("-device", format!("virtserialport,id=stream-port,chardev=stream,name={STREAM_PORT}").into());
         }
         // Nothing that was not named; a guest that reboots (a panic does) ends.
         all.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));

@@ -235,10 +235,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SAFETY: the library is told to forget the port and then the server; what they point to goes after them, and
-        // so do the watches and timers that they removed.
+        // libspice-server 0.15.1 reads freed memory when a stream port is removed while a client is connected. Its only
+        // call that disconnects clients is a new ticket; nobody can use it, since the socket goes next.
+        // SAFETY: `raw` is a server; the string lives for the call. Then the library is told to forget the port and the
+        // server; what they point to goes after them, and so do the watches and timers that they removed.
         unsafe {
             if !(*self.port).instance.st.is_null() {
+                sys::spice_server_set_ticket(self.raw, c"closed".as_ptr(), 1, 0, 1);
+                let _ = event_loop::turn(&mut [], Some(Duration::ZERO));
                 sys::spice_server_remove_interface(self.port.cast());
             }
             sys::spice_server_destroy(self.raw);
