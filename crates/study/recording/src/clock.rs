@@ -11,6 +11,9 @@ use crate::facts::ClockFacts;
 /// Largest drift of a clock that is believed, in parts per million. Crystals are within 100, virtual machines within
 /// what `adjtimex` allows (500).
 const MAX_DRIFT_PPM: f64 = 500.0;
+/// How far before the first and after the last exchange the uncertainty is to hold: what is recorded lies between the
+/// two, or less than the time between exchanges outside.
+const MARGIN_NS: i64 = 500_000_000;
 /// Steps of a search for the maximum of a concave function; each leaves two thirds of the interval.
 const STEPS: usize = 80;
 
@@ -63,7 +66,9 @@ impl Estimator {
         let width = gap(drift);
         let uncertainty = if width >= 0.0 {
             let possible = (edge(gap, drift, limits.0), edge(gap, drift, limits.1));
-            let ends = [Bound::at(first.panel_ns, reference_ns), Bound::at(last.panel_ns, reference_ns)];
+            let (start, end) =
+                (first.panel_ns.saturating_sub(MARGIN_NS), last.panel_ns.saturating_add(MARGIN_NS));
+            let ends = [Bound::at(start, reference_ns), Bound::at(end, reference_ns)];
             let estimate = |x: f64| offset + drift * x;
             ends.iter().map(|x| farthest(&bounds, possible, estimate(*x), *x)).fold(0.0, f64::max)
         } else {
@@ -188,7 +193,7 @@ mod tests {
         let clock = estimator.estimate().unwrap();
         let end = truth.start_ns + (delays.len() as i64 - 1) * every_ns;
         let error = |t| (clock.to_collector(t) - truth.collector(t)).abs();
-        (error(truth.start_ns).max(error(end)), clock.uncertainty_ns)
+        (error(truth.start_ns - MARGIN_NS).max(error(end + MARGIN_NS)), clock.uncertainty_ns)
     }
 
     proptest! {
