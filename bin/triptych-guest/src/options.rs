@@ -15,8 +15,8 @@ use streaming::source::SourceSpec;
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Example:\n  triptych-host --stream unix:/tmp/stream.sock --spice 127.0.0.1:5910 &\n  \
-                  triptych-guest --port unix:/tmp/stream.sock --source scene:video --size 640x360 --codec h264\n\n\
+    after_help = "Example:\n  triptych-host --stream unix:stream.sock --spice 127.0.0.1:5910 &\n  \
+                  triptych-guest --port unix:stream.sock --source scene:video --size 640x360 --codec h264\n\n\
                   Exit codes: 0 ok, 1 failure while running, 2 usage, 3 something is not installed."
 )]
 pub(crate) struct Cli {

@@ -13,8 +13,8 @@ use spice_server::Access;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  triptych-host --stream unix:/tmp/stream.sock --spice 127.0.0.1:5910 &\n  \
-                  triptych-guest --port unix:/tmp/stream.sock --source scene:video &\n  \
+    after_help = "Example:\n  triptych-host --stream unix:stream.sock --spice 127.0.0.1:5910 &\n  \
+                  triptych-guest --port unix:stream.sock --source scene:video &\n  \
                   triptych-client --connect 127.0.0.1:5910\n\n\
                   Exit codes: 0 ok, 1 failure while running, 2 usage."
 )]
@@ -58,7 +58,7 @@ impl Options {
 fn unix_path(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("unix:") {
         Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err("write it as unix:PATH, for instance unix:/tmp/stream.sock".into()),
+        _ => Err("write it as unix:PATH, for instance unix:stream.sock".into()),
     }
 }
 
