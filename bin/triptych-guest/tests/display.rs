@@ -28,7 +28,7 @@ impl Drop for Kept {
 /// An X server of 800x600 on a free display, and its name.
 fn xvfb() -> Option<(Kept, String)> {
     let spawned = Command::new("Xvfb")
-        .args(["-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
