@@ -90,6 +90,9 @@ pub(crate) struct Show {
     /// Show the 95 % interval of every response, not only of percentages.
     #[arg(long)]
     pub(crate) intervals: bool,
+    /// Show every response, however wide the table.
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,

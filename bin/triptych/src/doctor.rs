@@ -1,6 +1,7 @@
 //! `triptych doctor`: what is here, what is missing, which Debian package brings it.
 
 use std::env;
+use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::Command;
 
@@ -32,7 +33,7 @@ pub(crate) fn doctor(options: &args::Doctor) -> anyhow::Result<Exit> {
     findings.extend(encoders(&programs.join("triptych-guest")));
     let well = findings.iter().all(|f| f.present || !f.required);
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?;
     } else {
         for f in &findings {
             let (mark, remedy) = match (f.present, f.required) {
@@ -40,7 +41,7 @@ pub(crate) fn doctor(options: &args::Doctor) -> anyhow::Result<Exit> {
                 (false, true) => ("MISSING", format!("  → {}", f.remedy)),
                 (false, false) => ("absent ", format!("  → {}", f.remedy)),
             };
-            println!("{mark}  {}{remedy}", f.what);
+            writeln!(stdout(), "{mark}  {}{remedy}", f.what)?;
         }
     }
     Ok(if well { Exit::Success } else { Exit::Failure })

@@ -1,6 +1,7 @@
 //! `triptych list`.
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::Path;
 
 use comfy_table::{Table, presets};
@@ -24,7 +25,7 @@ struct Entry {
 pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
     let entries = entries(&options.results);
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&entries)?);
+        writeln!(stdout(), "{}", serde_json::to_string_pretty(&entries)?)?;
         return Ok(Exit::Success);
     }
     if entries.is_empty() {
@@ -37,7 +38,7 @@ pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
         let complete = format!("{}/{}", e.complete, e.runs);
         table.add_row([e.study, e.points.to_string(), complete, e.failed.to_string(), e.title]);
     }
-    println!("{table}");
+    writeln!(stdout(), "{table}")?;
     Ok(Exit::Success)
 }
 

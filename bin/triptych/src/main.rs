@@ -7,7 +7,9 @@ mod list;
 mod locate;
 mod run;
 mod show;
+mod table;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -53,6 +55,10 @@ fn main() -> ExitCode {
         if let Some(faults) = error.downcast_ref::<bench::Faults>() {
             eprintln!("{faults}");
             return Exit::Usage;
+        }
+        // Who reads the output has seen enough of it, as `head` has.
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            return Exit::Success;
         }
         eprintln!("triptych: {error:#}");
         if error.is::<locate::NotFound>() { Exit::Usage } else { Exit::Failure }

@@ -1,7 +1,7 @@
 //! `triptych run`.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write, stdout};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +18,7 @@ use crate::args;
 use crate::bar::Bar;
 use crate::locate::locate;
 use crate::show;
+use crate::table::{self, Columns};
 
 pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     let campaign = match (&options.resume, &options.study) {
@@ -70,14 +71,14 @@ fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
 fn dry_run(study: &StudyFile, name: &str, seed: u64, json: bool) -> anyhow::Result<Exit> {
     let facts = bench::plan::plan(study, name, String::new(), seed);
     if json {
-        println!("{}", serde_json::to_string_pretty(&facts)?);
+        writeln!(stdout(), "{}", serde_json::to_string_pretty(&facts)?)?;
         return Ok(Exit::Success);
     }
     for run in &facts.runs {
         let levels = facts.points.iter().find(|p| p.index == run.point).map(|p| &p.levels);
         let said: Vec<_> =
             facts.varied.iter().filter_map(|name| Some(format!("{name} = {}", levels?.get(name)?))).collect();
-        println!("{}  {}", run.id, said.join(", "));
+        writeln!(stdout(), "{}  {}", run.id, said.join(", "))?;
     }
     let least = facts.runs.len() as f64 * (facts.warmup_s + facts.record_s);
     eprintln!(
@@ -120,11 +121,11 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
             resume,
             table: show::json(&study)?,
         };
-        println!("{}", serde_json::to_string_pretty(&result)?);
+        writeln!(stdout(), "{}", serde_json::to_string_pretty(&result)?)?;
         return Ok(());
     }
     if outcome.complete > 0 {
-        println!("{}", show::table(&study, false)?);
+        table::print(&study, false, Columns::fitting())?;
     }
     if !outcome.failed.is_empty() {
         eprintln!("{} of {} runs failed; their folders say why", outcome.failed.len(), outcome.planned);
@@ -133,7 +134,7 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
         eprintln!("{} of {} runs are done; go on with:  {resume}", outcome.complete, outcome.planned);
     }
     if !options.view || !std::io::stderr().is_terminal() {
-        println!("{}    then http://{}", show::look_at(dir), show::PAGE);
+        writeln!(stdout(), "{}    then http://{}", show::look_at(dir), show::PAGE)?;
     }
     Ok(())
 }
