@@ -16,7 +16,8 @@ use x11rb::protocol::xproto::{
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
 
-use crate::frame::{BYTES_PER_PIXEL, FramePool, FrameSize};
+use crate::frame::BYTES_PER_PIXEL;
+use crate::memory::SharedMemory;
 use crate::source::{SourceError, Z_PIXMAP, attach, check_format, connect};
 
 /// Why pictures cannot be shown.
@@ -65,7 +66,15 @@ pub struct Window {
     context: u32,
     depth: u8,
     delete: u32,
-    pool: Option<(FramePool, shm::Seg)>,
+    canvas: Option<Canvas>,
+}
+
+/// Memory that the X server reads pictures of one size from.
+struct Canvas {
+    memory: SharedMemory,
+    /// Width and height in pixels; never 0.
+    sides: (u16, u16),
+    segment: shm::Seg,
 }
 
 impl Window {
@@ -114,7 +123,7 @@ impl Window {
         connection.create_gc(context, window, &CreateGCAux::new().graphics_exposures(0))?;
         connection.map_window(window)?;
         connection.sync()?;
-        Ok(Self { connection, window, context, depth: screen.root_depth, delete, pool: None })
+        Ok(Self { connection, window, context, depth: screen.root_depth, delete, canvas: None })
     }
 
     /// Shows a picture of 32 bits a pixel (blue, green, red, unused) whose rows are `stride` bytes apart; gives the
@@ -123,47 +132,46 @@ impl Window {
     /// # Errors
     /// The display is gone, or the picture is none.
     pub fn show(&mut self, size: (u32, u32), pixels: &[u8], stride: usize) -> Result<Nanos, PresentError> {
-        let wrong = PresentError::Size(size.0, size.1);
-        let frame = FrameSize::new(size.0, size.1).map_err(|_| PresentError::Size(size.0, size.1))?;
-        if self.pool.as_ref().is_none_or(|(pool, _)| pool.size() != frame) {
-            self.resize(frame)?;
+        let wrong = || PresentError::Size(size.0, size.1);
+        let (width, height) = sides(size)?;
+        let (row, rows) = (usize::from(width) * BYTES_PER_PIXEL, usize::from(height));
+        let needed = stride.checked_mul(rows - 1).and_then(|n| n.checked_add(row)).ok_or_else(wrong)?;
+        if stride < row || pixels.len() < needed {
+            return Err(wrong());
         }
-        let Some((pool, _)) = &mut self.pool else { return Err(wrong) };
-        let row = frame.width() as usize * BYTES_PER_PIXEL;
-        if stride == row && pixels.len() >= frame.bytes() {
-            pool.write(0, &pixels[..frame.bytes()]);
+        if self.canvas.as_ref().is_none_or(|c| c.sides != (width, height)) {
+            self.resize(width, height)?;
+        }
+        let Some(canvas) = &mut self.canvas else { return Err(wrong()) };
+        if stride == row {
+            canvas.memory.write(0, &pixels[..row * rows]);
         } else {
-            let rows: Vec<u8> = pixels
-                .chunks(stride.max(1))
-                .flat_map(|r| r.get(..row).unwrap_or_default())
-                .copied()
-                .collect();
-            if rows.len() < frame.bytes() {
-                return Err(wrong);
+            for (number, line) in pixels.chunks(stride).take(rows).enumerate() {
+                canvas.memory.write(number * row, &line[..row]);
             }
-            pool.write(0, &rows[..frame.bytes()]);
         }
         self.put()?;
         Ok(MonotonicClock.now())
     }
 
-    fn resize(&mut self, size: FrameSize) -> Result<(), PresentError> {
-        if let Some((_, segment)) = self.pool.take() {
-            self.connection.shm_detach(segment)?;
+    fn resize(&mut self, width: u16, height: u16) -> Result<(), PresentError> {
+        if let Some(canvas) = self.canvas.take() {
+            self.connection.shm_detach(canvas.segment)?;
         }
         let lost = |reason: String| PresentError::Lost(reason);
-        let pool = FramePool::new(size, 1).map_err(|e| lost(e.to_string()))?;
-        let fd = pool.memory().duplicate().map_err(|e| lost(e.to_string()))?;
+        let bytes = usize::from(width) * usize::from(height) * BYTES_PER_PIXEL;
+        let memory = SharedMemory::create("triptych-window", bytes).map_err(|e| lost(e.to_string()))?;
+        let fd = memory.duplicate().map_err(|e| lost(e.to_string()))?;
         let segment = attach(&self.connection, fd).map_err(lost)?;
-        let values = ConfigureWindowAux::new().width(size.width()).height(size.height());
+        let values = ConfigureWindowAux::new().width(u32::from(width)).height(u32::from(height));
         self.connection.configure_window(self.window, &values)?;
-        self.pool = Some((pool, segment));
+        self.canvas = Some(Canvas { memory, sides: (width, height), segment });
         Ok(())
     }
 
     fn put(&self) -> Result<(), PresentError> {
-        let Some((pool, segment)) = &self.pool else { return Ok(()) };
-        let (width, height) = sides((pool.size().width(), pool.size().height()))?;
+        let Some(Canvas { sides: (width, height), segment, .. }) = &self.canvas else { return Ok(()) };
+        let (width, height) = (*width, *height);
         self.connection.shm_put_image(
             self.window,
             self.context,
