@@ -147,7 +147,9 @@ fn who_sends_more_than_can_wait_is_refused_and_nothing_grows() {
     let (release, gate) = channel::<()>();
     let (codec, element) = codecs()[0];
     let unit = units_of(codec, element, 1).remove(0);
-    let stuck = move |_: streaming::decode::Decoded<'_>| drop(gate.recv());
+    let stuck = move |_: streaming::decode::Decoded<'_>| {
+        let _ = gate.recv();
+    };
     let decoder = Decoder::open(codec, (640, 360), Pixels::AsDecoded, stuck).unwrap();
     let refused = (0..2 * MAX_WAITING as u64).find_map(|id| decoder.push(id, unit.clone()).err());
     assert!(matches!(refused, Some(DecodeError::Behind(n)) if n >= MAX_WAITING), "{refused:?}");

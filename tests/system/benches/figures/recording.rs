@@ -7,7 +7,7 @@ use ::recording::Address;
 use ::recording::collector::{Collector, CollectorOptions};
 use system_tests::{Host, Running, program, wait_for};
 
-use crate::report::{Samples, median, spread};
+use crate::report::{Samples, certainty, median, spread};
 use crate::{Options, cpu};
 
 const FPS: u32 = 30;
@@ -48,10 +48,11 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<()> {
         let median_of = |rounds: &[Round]| median(&rounds.iter().map(of).collect::<Vec<_>>());
         let ratios: Vec<f64> = with.iter().zip(&without).map(|(a, b)| of(a) / of(b)).collect();
         println!(
-            "{name:22} {:8.3} with, {:8.3} without, ratio {}",
+            "{name:22} {:8.3} with, {:8.3} without, ratio {}, its median {}",
             median_of(&with),
             median_of(&without),
-            spread(&ratios)
+            spread(&ratios),
+            certainty(&ratios)
         );
     }
     println!("samples: {}", samples.path());

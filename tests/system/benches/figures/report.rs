@@ -37,6 +37,12 @@ pub(crate) fn spread(ratios: &[f64]) -> String {
     format!("{:.3} [{:.3} … {:.3}]", median(ratios), quantile(ratios, 0.0), quantile(ratios, 1.0))
 }
 
+/// `0.98 … 1.01 (95 %)`: where the median lies, by the bootstrap over the rounds.
+pub(crate) fn certainty(ratios: &[f64]) -> String {
+    let interval = stats::bootstrap(ratios, median, 0.95, 10_000, 1);
+    interval.map_or_else(|| "unknown".into(), |i| format!("{:.4} … {:.4} (95 %)", i.low, i.high))
+}
+
 /// Raw samples of one figure, under `target/figures/`.
 pub(crate) struct Samples {
     file: fs::File,
