@@ -21,6 +21,8 @@ use crate::{AgentError, AgentOptions};
 
 /// Time between two samples of `/proc`.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How much too early a sample may be, to save a wake-up of its own: half the time between the collector's questions.
+const SAMPLE_EARLY: Duration = Duration::from_millis(250);
 /// How long the collector may take nothing before it counts as gone.
 const STALL: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,8 @@ pub(crate) struct Worker {
     woken: UnixStream,
     stop: Arc<AtomicBool>,
     drain_every: Duration,
+    /// The collector has just woken this thread.
+    awake: bool,
     process: (ProcessTree, Emitter),
     machine: Option<(Machine, Emitter)>,
 }
@@ -72,6 +76,7 @@ impl Worker {
             woken,
             stop,
             drain_every: options.drain_every,
+            awake: false,
             process,
             machine,
         })
@@ -97,17 +102,18 @@ impl Worker {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            // To wake is what costs: the collector's question is answered, rows are sent and a sample is taken in one.
             let now = Instant::now();
-            if now >= next_sample {
-                self.sample();
-                // Late samples are not made up for: their rows carry the instant.
-                next_sample = (next_sample + SAMPLE_EVERY).max(now);
-            }
-            if now >= next_drain {
+            if std::mem::take(&mut self.awake) || now >= next_drain {
+                if now + SAMPLE_EARLY >= next_sample {
+                    self.sample();
+                    // Late samples are not made up for: their rows carry the instant.
+                    next_sample = (next_sample + SAMPLE_EVERY).max(now);
+                }
                 self.drain()?;
                 next_drain = now + self.drain_every;
             }
-            self.wait(next_sample.min(next_drain).saturating_duration_since(now))?;
+            self.wait(next_drain.saturating_duration_since(Instant::now()))?;
         }
     }
 
@@ -145,6 +151,7 @@ impl Worker {
                 Some(Message::Ping { id }) => {
                     let t_ns = MonotonicClock.now().0;
                     self.stream.write_all(&Message::Pong { id, t_ns }.encode())?;
+                    self.awake = true;
                 }
                 Some(Message::Stop) => self.stop.store(true, Ordering::Release),
                 Some(_) => return Err(io::Error::other("the collector sent a message out of place")),

@@ -1,4 +1,4 @@
-//! The thread that writes: takes rows from the receiving threads, collects them for about a second, and syncs them to
+//! The thread that writes: takes rows from the receiving threads, collects them for a batch, and syncs them to
 //! the disk away from the path on which they arrive.
 
 use std::collections::BTreeMap;
