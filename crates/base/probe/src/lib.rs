@@ -2,16 +2,27 @@
 //!
 //! The hot path takes no lock, makes no system call and allocates nothing: a row goes into a ring of the emitter's
 //! own (one producer, one consumer); when the ring is full the row is counted as lost, never waited for.
-//! Whoever records (see the crate `agent`) drains all rings of a [`Probe`] from another thread.
+//!
+//! The rings of [`Probe::new`] are in the program's memory, and a thread of the program drains them (the crate
+//! `agent`). Those of [`Probe::shared`] are files in memory that the agent of the machine reads ([`reader`]); they
+//! outlive the program. C programs have the same through `include/triptych_probe.h`.
 //!
 //! Knows no study and no system; where rows go is not its business.
 
+mod folder;
+mod layout;
+mod mapped;
+pub mod reader;
 mod ring;
 mod schema;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ring::Ring;
+pub use folder::{FOLDER_VARIABLE, default_folder, folder};
+pub use layout::RingFacts;
+use mapped::Mapped;
+use ring::{Producer, Ring};
 pub use schema::{Column, ColumnType, MAX_COLUMNS, MAX_NAME, Table, TableError, Value};
 use units::Nanos;
 
@@ -21,51 +32,100 @@ pub const DEFAULT_CAPACITY: usize = 8_192;
 /// The registry of one program's tables. Cheap to clone; clones share the tables.
 #[derive(Clone, Default)]
 pub struct Probe {
-    rings: Option<Arc<Mutex<Vec<Arc<Ring>>>>>,
+    registry: Option<Arc<Registry>>,
+}
+
+#[derive(Default)]
+struct Registry {
+    rings: Mutex<Vec<Arc<Ring>>>,
+    shared: Option<Shared>,
+}
+
+/// Where rings that others read are made, and in whose name.
+struct Shared {
+    dir: std::path::PathBuf,
+    program: String,
+    version: String,
 }
 
 impl Probe {
-    /// A probe whose rows wait to be drained.
+    /// A probe whose rows wait in memory to be drained.
     pub fn new() -> Self {
-        Self { rings: Some(Arc::default()) }
+        Self { registry: Some(Arc::default()) }
     }
 
     /// A probe that throws every row away: what a program uses when nobody records.
     pub fn disabled() -> Self {
-        Self { rings: None }
+        Self { registry: None }
     }
 
-    /// Declares a table and gives the one emitter that writes to it; `capacity` is in rows.
+    /// A probe whose rings the machine's agent reads, in the folder that it has made ([`folder`]); disabled when there
+    /// is none, which means that nobody records.
+    pub fn shared(program: &str, version: &str) -> Self {
+        folder().map_or_else(Self::disabled, |dir| Self::shared_in(&dir, program, version))
+    }
+
+    /// As [`Probe::shared`], in a folder of the caller's choice.
+    pub fn shared_in(dir: &Path, program: &str, version: &str) -> Self {
+        let shared =
+            Shared { dir: dir.to_owned(), program: folder::file_name(program), version: version.to_owned() };
+        Self { registry: Some(Arc::new(Registry { rings: Mutex::default(), shared: Some(shared) })) }
+    }
+
+    /// Declares a table and gives the one emitter that writes to it; `capacity` is in rows, and rounded up to a power
+    /// of two.
     ///
     /// # Errors
-    /// The table's names are not valid or are doubled, see [`Table::check`].
+    /// The table's names are not valid or are doubled, see [`Table::check`]; or its file cannot be made.
     pub fn declare(&self, table: Table, capacity: usize) -> Result<Emitter, TableError> {
         table.check()?;
-        let Some(rings) = &self.rings else { return Ok(Emitter { ring: None }) };
-        let ring = Arc::new(Ring::new(table, capacity));
-        let mut rings = rings.lock().unwrap_or_else(PoisonError::into_inner);
-        if rings.iter().any(|r| r.table().name == ring.table().name) {
-            return Err(TableError::Doubled(ring.table().name.clone()));
+        let Some(registry) = &self.registry else { return Ok(Emitter::disabled()) };
+        let mut rings = registry.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        if rings.iter().any(|r| r.table().name == table.name) {
+            return Err(TableError::Doubled(table.name));
         }
+        let ring = match &registry.shared {
+            None => Ring::new(table, capacity),
+            Some(shared) => shared.ring(table, capacity)?,
+        };
+        let ring = Arc::new(ring);
         rings.push(Arc::clone(&ring));
-        Ok(Emitter { ring: Some(ring) })
+        Ok(Emitter { ring: Some(ring), producer: Producer::default() })
     }
 
-    /// The reading side. Take one: two drains of one probe would share out the rows between them.
+    /// The reading side within the program. Take one: two drains of one probe would share out the rows between them.
+    /// Gives nothing for a shared probe, which has its reader elsewhere.
     pub fn drain(&self) -> Drain {
-        Drain { rings: self.rings.clone() }
+        Drain { registry: self.registry.clone().filter(|r| r.shared.is_none()) }
+    }
+}
+
+impl Shared {
+    fn ring(&self, table: Table, capacity: usize) -> Result<Ring, TableError> {
+        let capacity = capacity.clamp(1, layout::MAX_CAPACITY as usize).next_power_of_two() as u32;
+        let facts = RingFacts {
+            program: self.program.clone(),
+            version: self.version.clone(),
+            pid: std::process::id(),
+            table,
+            capacity,
+        };
+        let mapped = Mapped::create(&self.dir, &facts)
+            .map_err(|error| TableError::File(facts.table.name.clone(), error.to_string()))?;
+        Ok(Ring::mapped(facts.table, capacity, mapped))
     }
 }
 
 /// The writing side of one table: one per table, used by one thread at a time.
 pub struct Emitter {
     ring: Option<Arc<Ring>>,
+    producer: Producer,
 }
 
 impl Emitter {
     /// An emitter that throws everything away.
     pub fn disabled() -> Self {
-        Self { ring: None }
+        Self { ring: None, producer: Producer::default() }
     }
 
     /// Writes one row: the instant on this machine's monotonic clock, then one value per declared column, in order.
@@ -78,14 +138,14 @@ impl Emitter {
     #[inline]
     pub fn emit(&mut self, at: Nanos, values: &[Value]) {
         if let Some(ring) = &self.ring {
-            ring.push(at, values);
+            ring.push(&mut self.producer, at, values);
         }
     }
 }
 
-/// The reading side of a [`Probe`].
+/// The reading side of a [`Probe`] within the program.
 pub struct Drain {
-    rings: Option<Arc<Mutex<Vec<Arc<Ring>>>>>,
+    registry: Option<Arc<Registry>>,
 }
 
 /// What one table had to give in one call of [`Drain::poll`].
@@ -104,8 +164,8 @@ pub struct Batch<'a> {
 impl Drain {
     /// Hands over every table (also those without new rows, so that a table is known as soon as it is declared).
     pub fn poll(&mut self, mut each: impl FnMut(Batch<'_>)) {
-        let Some(rings) = &self.rings else { return };
-        let rings: Vec<_> = rings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(registry) = &self.registry else { return };
+        let rings: Vec<_> = registry.rings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut words = Vec::new();
         for (index, ring) in rings.iter().enumerate() {
             words.clear();

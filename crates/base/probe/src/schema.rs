@@ -150,4 +150,7 @@ pub enum TableError {
     /// Too many columns.
     #[error("table '{0}' has {1} columns, more than {MAX_COLUMNS}")]
     TooWide(String, usize),
+    /// Its ring's file cannot be made.
+    #[error("the ring of table '{0}' cannot be made: {1}")]
+    File(String, String),
 }
