@@ -99,6 +99,10 @@ pub fn start(options: AgentOptions, probe: &Probe) -> Result<AgentHandle, AgentE
         program: options.program.into(),
         version: options.version.into(),
         pid: std::process::id(),
+        source: options.program.into(),
+        session: session(),
+        oldest: 0,
+        boot_id: boot_id(),
         token: options.token.clone(),
     });
     let worker = Worker::new(stream, hello, &options, probe, inbox, woken, Arc::clone(&stop))?;
@@ -107,6 +111,20 @@ pub fn start(options: AgentOptions, probe: &Probe) -> Result<AgentHandle, AgentE
         .spawn(move || worker.run())
         .map_err(AgentError::System)?;
     Ok(AgentHandle { orders: Some(orders), wake, stop, thread: Some(thread) })
+}
+
+/// A number that no other count of entries has: of this process, at this instant.
+pub(crate) fn session() -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&(std::process::id(), MonotonicClock.now().0, boot_id()), &mut hasher);
+    std::hash::Hasher::finish(&hasher)
+}
+
+/// Which start of which machine this is.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }
 
 impl AgentHandle {

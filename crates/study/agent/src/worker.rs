@@ -153,6 +153,8 @@ impl Worker {
                     self.stream.write_all(&Message::Pong { id, t_ns }.encode())?;
                     self.awake = true;
                 }
+                // This agent ends with its collector, so that nothing is ever sent again.
+                Some(Message::Welcome { .. } | Message::Ack { .. }) => {}
                 Some(Message::Stop) => self.stop.store(true, Ordering::Release),
                 Some(_) => return Err(io::Error::other("the collector sent a message out of place")),
             }
@@ -188,6 +190,11 @@ impl Worker {
     fn farewell(&mut self) -> io::Result<()> {
         self.sample();
         self.drain()?;
-        self.stream.write_all(&Message::Bye { lost: std::mem::take(&mut self.lost) }.encode())
+        let mut last = Vec::new();
+        if !self.lost.is_empty() {
+            last.extend(Message::Lost { lost: std::mem::take(&mut self.lost) }.encode());
+        }
+        last.extend(Message::Bye.encode());
+        self.stream.write_all(&last)
     }
 }

@@ -5,12 +5,17 @@
 //! that passes through all bounds is possible. The estimate is the middle of these lines, its uncertainty the farthest
 //! that any of them is from it between the first and the last exchange. Nothing is assumed about how the round trip
 //! divides into there and back. After D. Mills, RFC 5905 (bounds) and Marzullo's intersection of intervals.
+//!
+//! A clock that steps against the collector's (a machine that was suspended or paused) cannot pass through the bounds
+//! before and after it: a new line begins, and the step is told.
 
 use crate::facts::ClockFacts;
 
 /// Largest drift of a clock that is believed, in parts per million. Crystals are within 100, virtual machines within
 /// what `adjtimex` allows (500).
 const MAX_DRIFT_PPM: f64 = 500.0;
+/// Exchanges with which a new one is compared.
+const RECENT: usize = 64;
 /// How far before the first and after the last exchange the uncertainty is to hold: what is recorded lies between the
 /// two, or less than the time between exchanges outside.
 const MARGIN_NS: i64 = 500_000_000;
@@ -31,7 +36,8 @@ pub struct Exchange {
 /// Collects exchanges and estimates.
 #[derive(Clone, Debug, Default)]
 pub struct Estimator {
-    exchanges: Vec<Exchange>,
+    /// Exchanges between two steps; the last one is under way.
+    segments: Vec<Vec<Exchange>>,
 }
 
 impl Estimator {
@@ -40,50 +46,95 @@ impl Estimator {
         Self::default()
     }
 
-    /// Adds an exchange; one that ended before it began (a clock that was set) is left out.
-    pub fn add(&mut self, exchange: Exchange) {
-        if exchange.received_ns >= exchange.sent_ns {
-            self.exchanges.push(exchange);
+    /// Adds an exchange; one that ended before it began (a clock that was set) is left out. When no clock that drifts as
+    /// clocks do can have been within this exchange's bounds and those of the ones before, it has stepped: gives a text
+    /// that says by how much at the least.
+    pub fn add(&mut self, exchange: Exchange) -> Option<String> {
+        if exchange.received_ns < exchange.sent_ns {
+            return None;
+        }
+        let Some(segment) = self.segments.last_mut() else {
+            self.segments.push(vec![exchange]);
+            return None;
+        };
+        let step =
+            segment.iter().rev().take(RECENT).map(|before| step(before, &exchange)).max_by_key(|s| s.abs());
+        match step {
+            Some(step) if step != 0 => {
+                self.segments.push(vec![exchange]);
+                let (verb, ms) =
+                    (if step > 0 { "stood still for" } else { "jumped ahead by" }, step.abs() as f64 / 1e6);
+                Some(format!("its clock {verb} at least {ms:.1} ms against the collector's"))
+            }
+            _ => {
+                segment.push(exchange);
+                None
+            }
         }
     }
 
     /// The estimate, once there are three exchanges.
     pub fn estimate(&self) -> Option<ClockFacts> {
-        let (first, last) = (self.exchanges.first()?, self.exchanges.last()?);
-        if self.exchanges.len() < 3 {
-            return None;
-        }
-        // Anchored in the middle of the run, where a wrong drift does the least harm; offsets are relative to the
-        // first exchange's, so that doubles keep their nanoseconds.
-        let reference_ns = first.panel_ns + (last.panel_ns - first.panel_ns) / 2;
-        let base = i128::from(first.sent_ns) - i128::from(first.panel_ns);
-        let bounds: Vec<Bound> = self.exchanges.iter().map(|e| Bound::of(e, reference_ns, base)).collect();
-
-        let gap = |drift: f64| upper(&bounds, drift, 0.0) - lower(&bounds, drift, 0.0);
-        let limits = (-MAX_DRIFT_PPM * 1e-6, MAX_DRIFT_PPM * 1e-6);
-        let drift = argmax(limits, gap);
-        let offset = (upper(&bounds, drift, 0.0) + lower(&bounds, drift, 0.0)) / 2.0;
-        let width = gap(drift);
-        let uncertainty = if width >= 0.0 {
-            let possible = (edge(gap, drift, limits.0), edge(gap, drift, limits.1));
-            let (start, end) =
-                (first.panel_ns.saturating_sub(MARGIN_NS), last.panel_ns.saturating_add(MARGIN_NS));
-            let ends = [Bound::at(start, reference_ns), Bound::at(end, reference_ns)];
-            let estimate = |x: f64| offset + drift * x;
-            ends.iter().map(|x| farthest(&bounds, possible, estimate(*x), *x)).fold(0.0, f64::max)
-        } else {
-            // No line passes through all bounds: the clock stepped, or drifts by more than is believed.
-            let widest = bounds.iter().map(|b| b.high - b.low).fold(0.0, f64::max);
-            -width + widest
-        };
-        Some(ClockFacts {
-            offset_ns: (base + offset.round() as i128) as i64,
-            drift_ppm: drift * 1e6,
-            reference_ns,
-            uncertainty_ns: uncertainty.ceil() as i64,
-            exchanges: self.exchanges.len().try_into().unwrap_or(u32::MAX),
-        })
+        let mut segments = self.segments.iter();
+        let mut facts =
+            segments.next().filter(|s| s.len() >= 3 || self.segments.len() > 1).and_then(|s| line(s))?;
+        facts.later = segments
+            .filter_map(|segment| {
+                let from_ns = Some(segment.first()?.panel_ns);
+                Some(ClockFacts { from_ns, ..line(segment)? })
+            })
+            .collect();
+        Some(facts)
     }
+}
+
+/// How far the offset has moved at least between two exchanges, beyond all that a drift explains; 0 when that explains
+/// it. Positive: the panel's clock stood still.
+fn step(before: &Exchange, after: &Exchange) -> i64 {
+    let offset = |collector: i64, e: &Exchange| i128::from(collector) - i128::from(e.panel_ns);
+    let apart = (i128::from(after.received_ns) - i128::from(before.sent_ns)).max(0);
+    let drift = apart * MAX_DRIFT_PPM as i128 / 1_000_000 + 1;
+    let up = offset(after.sent_ns, after) - offset(before.received_ns, before) - drift;
+    let down = offset(before.sent_ns, before) - offset(after.received_ns, after) - drift;
+    let clamp = |n: i128| n.clamp(0, i64::MAX.into()) as i64;
+    clamp(up) - clamp(down)
+}
+
+/// The line through the bounds of exchanges without a step; `None` without exchanges.
+fn line(exchanges: &[Exchange]) -> Option<ClockFacts> {
+    let (first, last) = (exchanges.first()?, exchanges.last()?);
+    // Anchored in the middle of the run, where a wrong drift does the least harm; offsets are relative to the
+    // first exchange's, so that doubles keep their nanoseconds.
+    let reference_ns = first.panel_ns + (last.panel_ns - first.panel_ns) / 2;
+    let base = i128::from(first.sent_ns) - i128::from(first.panel_ns);
+    let bounds: Vec<Bound> = exchanges.iter().map(|e| Bound::of(e, reference_ns, base)).collect();
+
+    let gap = |drift: f64| upper(&bounds, drift, 0.0) - lower(&bounds, drift, 0.0);
+    let limits = (-MAX_DRIFT_PPM * 1e-6, MAX_DRIFT_PPM * 1e-6);
+    let drift = argmax(limits, gap);
+    let offset = (upper(&bounds, drift, 0.0) + lower(&bounds, drift, 0.0)) / 2.0;
+    let width = gap(drift);
+    let uncertainty = if width >= 0.0 {
+        let possible = (edge(gap, drift, limits.0), edge(gap, drift, limits.1));
+        let (start, end) =
+            (first.panel_ns.saturating_sub(MARGIN_NS), last.panel_ns.saturating_add(MARGIN_NS));
+        let ends = [Bound::at(start, reference_ns), Bound::at(end, reference_ns)];
+        let estimate = |x: f64| offset + drift * x;
+        ends.iter().map(|x| farthest(&bounds, possible, estimate(*x), *x)).fold(0.0, f64::max)
+    } else {
+        // No line passes through all bounds: the drift changed, or a step was too small to be told from it.
+        let widest = bounds.iter().map(|b| b.high - b.low).fold(0.0, f64::max);
+        -width + widest
+    };
+    Some(ClockFacts {
+        offset_ns: (base + offset.round() as i128) as i64,
+        drift_ppm: drift * 1e6,
+        reference_ns,
+        uncertainty_ns: uncertainty.ceil() as i64,
+        exchanges: exchanges.len().try_into().unwrap_or(u32::MAX),
+        from_ns: None,
+        later: Vec::new(),
+    })
 }
 
 /// The offset at `x` lies within `low..=high`; `x` in nanoseconds from the reference.
@@ -156,10 +207,21 @@ fn argmax(limits: (f64, f64), f: impl Fn(f64) -> f64) -> f64 {
 }
 
 impl ClockFacts {
+    /// The line that holds at an instant of the panel's clock.
+    fn at(&self, panel_ns: i64) -> &Self {
+        self.later.iter().rev().find(|l| l.from_ns.is_some_and(|from| panel_ns >= from)).unwrap_or(self)
+    }
+
     /// An instant of the panel's clock on the collector's.
     pub fn to_collector(&self, panel_ns: i64) -> i64 {
-        let drift = self.drift_ppm * 1e-6 * (panel_ns.wrapping_sub(self.reference_ns)) as f64;
-        panel_ns.wrapping_add(self.offset_ns).wrapping_add(drift.round() as i64)
+        let line = self.at(panel_ns);
+        let drift = line.drift_ppm * 1e-6 * (panel_ns.wrapping_sub(line.reference_ns)) as f64;
+        panel_ns.wrapping_add(line.offset_ns).wrapping_add(drift.round() as i64)
+    }
+
+    /// The largest uncertainty of its lines, nanoseconds.
+    pub fn worst_uncertainty_ns(&self) -> i64 {
+        self.later.iter().map(|l| l.uncertainty_ns).fold(self.uncertainty_ns, i64::max)
     }
 }
 
@@ -234,5 +296,54 @@ mod tests {
         let mut estimator = Estimator::new();
         estimator.add(Exchange { sent_ns: 0, panel_ns: 5, received_ns: 10 });
         assert_eq!(estimator.estimate(), None);
+    }
+
+    fn exchanges(from: i64, count: i64, offset_ns: i64) -> impl Iterator<Item = Exchange> {
+        (0..count).map(move |i| {
+            let panel_ns = from + i * 500_000_000;
+            let at = panel_ns + offset_ns;
+            Exchange { sent_ns: at - 50_000, panel_ns, received_ns: at + 50_000 }
+        })
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_is_noticed_and_right_on_both_sides() {
+        let mut estimator = Estimator::new();
+        assert!(exchanges(0, 20, 7_000).all(|e| estimator.add(e).is_none()));
+        // Paused for three seconds: the panel's clock goes on as if nothing had been.
+        let mut after = exchanges(10_000_000_000, 20, 3_000_007_000);
+        let told = estimator.add(after.next().unwrap()).unwrap();
+        assert!(told.contains("stood still for at least 2998."), "{told}");
+        assert!(after.all(|e| estimator.add(e).is_none()));
+        let clock = estimator.estimate().unwrap();
+        assert_eq!(clock.later.len(), 1);
+        for (panel_ns, collector_ns) in [(5_000_000_000, 5_000_007_000), (15_000_000_000, 18_000_007_000)] {
+            let error = (clock.to_collector(panel_ns) - collector_ns).abs();
+            assert!(error <= clock.worst_uncertainty_ns() && error < 60_000, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_noticed_even_by_a_millisecond() {
+        let mut estimator = Estimator::new();
+        assert!(exchanges(0, 5, 0).all(|e| estimator.add(e).is_none()));
+        let told = exchanges(2_500_000_000, 1, -1_000_000).find_map(|e| estimator.add(e)).unwrap();
+        assert!(told.contains("jumped ahead by at least 0."), "{told}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_clock_that_only_drifts_is_never_said_to_step(
+            drift_ppm in -400.0..400.0,
+            delays in prop::collection::vec((1_000i64..30_000_000, 1_000i64..30_000_000), 3..200),
+        ) {
+            let truth = Truth { offset_ns: 12_345, drift_ppm, start_ns: 0 };
+            let mut estimator = Estimator::new();
+            for (i, (there, back)) in delays.iter().enumerate() {
+                let panel_ns = i as i64 * 500_000_000;
+                let at = truth.collector(panel_ns);
+                prop_assert_eq!(estimator.add(Exchange { sent_ns: at - there, panel_ns, received_ns: at + back }), None);
+            }
+        }
     }
 }

@@ -10,9 +10,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,15 +22,19 @@ use thiserror::Error;
 use crate::address::{Address, Stream};
 use crate::facts::{self, FactsError, Marker, RunFacts, RunStatus};
 use crate::files;
-use crate::receive::{Context, PanelState, locked, serve};
+use crate::receive::{Context, serve};
+use crate::sources::{PanelState, locked};
 use crate::spec::Panel;
 use crate::wire::Ready;
-use crate::writer::{Writer, Written};
+use crate::writer::{JOURNAL, Job, Writer, Written};
 
 /// Jobs that may wait for the writer: more than a minute of a busy pipeline's, while a disk stalls.
 const QUEUE: usize = 4096;
 /// How long agents may take to end once the run is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Name of the sources that watch a panel without being its program.
+pub const AGENT: &str = "triptych-agent";
 
 /// How a collector is to work.
 #[derive(Clone, Debug)]
@@ -186,7 +190,9 @@ pub struct Collector {
     panels: Arc<BTreeMap<Panel, PanelState>>,
     closing: Arc<AtomicBool>,
     events: Receiver<CollectorEvent>,
-    markers: std::sync::Mutex<Vec<Marker>>,
+    markers: Arc<Mutex<Vec<Marker>>>,
+    /// Kept until the end: the writer ends with the last of them.
+    jobs: Option<SyncSender<Job>>,
     accepting: Option<JoinHandle<()>>,
     writing: Option<JoinHandle<Written>>,
 }
@@ -211,12 +217,14 @@ impl Collector {
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let writing =
             thread("record-writer").spawn(move || writer.run(&work)).map_err(CollectorError::Thread)?;
+        let markers = Arc::default();
         let context = Context {
             panels: Arc::clone(&panels),
             token: options.token,
             events: tell,
-            jobs,
+            jobs: jobs.clone(),
             closing: Arc::clone(&closing),
+            markers: Arc::clone(&markers),
         };
         let accepting = thread("record-accept")
             .spawn(move || accept(&listener, &context))
@@ -227,7 +235,8 @@ impl Collector {
             panels,
             closing,
             events,
-            markers: Default::default(),
+            markers,
+            jobs: Some(jobs),
             accepting: Some(accepting),
             writing: Some(writing),
         })
@@ -250,6 +259,9 @@ impl Collector {
 
     /// Adds a marker to the record.
     pub fn mark(&self, marker: Marker) {
+        if let (Some(jobs), Ok(line)) = (&self.jobs, serde_json::to_string(&marker)) {
+            let _ = jobs.send(Job::Journal { line, done: None });
+        }
         locked(&self.markers).push(marker);
     }
 
@@ -280,6 +292,8 @@ impl Collector {
             }
         }
         facts::write_run(&self.dir.join("run.toml"), &facts)?;
+        // Everything in it is in run.toml now.
+        let _ = fs::remove_file(self.dir.join(JOURNAL));
         Ok(facts)
     }
 
@@ -288,19 +302,20 @@ impl Collector {
             state.stop.store(true, Ordering::Release);
         }
         let deadline = std::time::Instant::now() + FAREWELL;
-        let connected = |panels: &BTreeMap<Panel, PanelState>| {
-            panels.values().any(|p| p.connected.load(Ordering::Acquire))
-        };
+        let connected = |panels: &BTreeMap<Panel, PanelState>| panels.values().any(PanelState::connected);
         while connected(&self.panels) && std::time::Instant::now() < deadline {
             // Every end of a connection is an event.
             let _ = self.events.recv_timeout(Duration::from_millis(50));
         }
         self.closing.store(true, Ordering::Release);
         for state in self.panels.values() {
-            if let Some(stream) = locked(&state.stream).take() {
-                stream.shutdown();
+            for (_, source) in state.sources() {
+                if let Some(stream) = locked(&source.stream).take() {
+                    stream.shutdown();
+                }
             }
         }
+        self.jobs = None;
         if let Some(thread) = self.accepting.take() {
             let _ = thread.join();
         }
@@ -310,29 +325,35 @@ impl Collector {
     fn gather(&self, facts: &mut RunFacts, written: &Written) {
         facts.markers.append(&mut locked(&self.markers));
         for (panel, state) in self.panels.iter() {
-            let mut panel_facts = locked(&state.facts).clone();
-            if panel_facts.program.is_empty() {
-                continue;
+            let clock = locked(&state.clock).estimate();
+            let aligned = |t: i64| clock.as_ref().map_or(t, |c| c.to_collector(t));
+            let mut sources = state.sources();
+            // The panel's program comes first, before agents that only watch it.
+            sources.sort_by_key(|(name, source)| (name == AGENT, source.order));
+            for (i, (name, source)) in sources.into_iter().enumerate() {
+                let mut panel_facts = locked(&source.facts).clone();
+                panel_facts.clock.clone_from(&clock);
+                if i == 0 {
+                    let prefix = format!("{panel}.");
+                    let unwritten =
+                        written.lost.iter().filter_map(|(stem, n)| Some((stem.strip_prefix(&prefix)?, n)));
+                    for (table, count) in unwritten {
+                        *panel_facts.lost.entry(table.to_owned()).or_default() += count;
+                    }
+                    let overrun = state.overrun.load(Ordering::Relaxed);
+                    if overrun > 0 {
+                        panel_facts.lost.insert("(collector overrun)".into(), overrun);
+                    }
+                }
+                facts.markers.extend(locked(&source.markers).iter().map(|(t_ns, kind, text)| Marker {
+                    t_ns: aligned(*t_ns),
+                    panel: Some(*panel),
+                    kind: kind.clone(),
+                    text: text.clone(),
+                }));
+                let key = if i == 0 { panel.name().to_owned() } else { format!("{panel}/{name}") };
+                facts.panels.insert(key, panel_facts);
             }
-            panel_facts.clock = locked(&state.clock).estimate();
-            let prefix = format!("{panel}.");
-            let unwritten =
-                written.lost.iter().filter_map(|(stem, n)| stem.strip_prefix(&prefix).map(|t| (t, n)));
-            for (table, count) in unwritten {
-                *panel_facts.lost.entry(table.to_owned()).or_default() += count;
-            }
-            let overrun = state.overrun.load(Ordering::Relaxed);
-            if overrun > 0 {
-                panel_facts.lost.insert("(collector overrun)".into(), overrun);
-            }
-            let aligned = |t: i64| panel_facts.clock.as_ref().map_or(t, |c| c.to_collector(t));
-            facts.markers.extend(locked(&state.markers).iter().map(|(t_ns, kind, text)| Marker {
-                t_ns: aligned(*t_ns),
-                panel: Some(*panel),
-                kind: kind.clone(),
-                text: text.clone(),
-            }));
-            facts.panels.insert(panel.name().to_owned(), panel_facts);
         }
         facts.markers.sort_by_key(|m| m.t_ns);
     }

@@ -17,7 +17,7 @@ use crate::spec::{Levels, Panel, SubjectSpec};
 /// Major version of the study and run formats written here.
 pub const FORMAT: u32 = 1;
 /// Minor version written here.
-pub const FORMAT_MINOR: u32 = 0;
+pub const FORMAT_MINOR: u32 = 1;
 
 /// One row of the design: a point of the matrix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +103,12 @@ pub struct ClockFacts {
     pub uncertainty_ns: i64,
     /// Number of exchanges behind the estimate.
     pub exchanges: u32,
+    /// For a line that begins after a step of the clock: the panel's clock from which on it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_ns: Option<i64>,
+    /// The lines after the first step, in order of time; usually none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<ClockFacts>,
 }
 
 /// What a panel's program said of itself.
@@ -354,8 +360,15 @@ mod tests {
                 text: "x".into(),
             }],
         };
-        let clock =
-            ClockFacts { offset_ns: 1, drift_ppm: 0.5, reference_ns: 2, uncertainty_ns: 3, exchanges: 4 };
+        let clock = ClockFacts {
+            offset_ns: 1,
+            drift_ppm: 0.5,
+            reference_ns: 2,
+            uncertainty_ns: 3,
+            exchanges: 4,
+            from_ns: None,
+            later: Vec::new(),
+        };
         run.panels.insert("guest".into(), PanelFacts { clock: Some(clock), ..PanelFacts::default() });
         run
     }

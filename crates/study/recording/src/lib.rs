@@ -10,6 +10,7 @@ pub mod facts;
 pub mod files;
 pub mod reader;
 mod receive;
+mod sources;
 pub mod spec;
 pub mod wire;
 mod writer;

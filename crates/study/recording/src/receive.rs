@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use probe::{ColumnType, Table};
@@ -12,12 +12,13 @@ use thiserror::Error;
 use units::{Clock, MonotonicClock};
 
 use crate::address::Stream;
-use crate::clock::{Estimator, Exchange};
+use crate::clock::Exchange;
 use crate::collector::CollectorEvent;
-use crate::facts::PanelFacts;
+use crate::facts::Marker;
+use crate::sources::{PanelState, Source, locked};
 use crate::spec::Panel;
 use crate::wire::{Decoder, Hello, MAX_TABLES, Message, PROTOCOL, WireError};
-use crate::writer::Job;
+use crate::writer::{Done, Job};
 
 /// Exchanges at the start of a connection, close together, so that a short run has an estimate.
 const BURST: u32 = 10;
@@ -27,31 +28,14 @@ const BURST_EVERY: Duration = Duration::from_millis(10);
 const EVERY: Duration = Duration::from_millis(500);
 /// How long a fresh connection may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// An agent that is not heard of for so long is marked as silent.
+const SILENT: Duration = Duration::from_secs(3);
+/// How long the last of an agent may take to reach the disk before its good-bye is answered.
+const LAST_SYNC: Duration = Duration::from_secs(5);
 /// Columns of `<panel>.clock`.
 const CLOCK_TABLE: &str = "clock";
-
-/// What is shared between the collector and the connection of one panel.
-#[derive(Debug, Default)]
-pub(crate) struct PanelState {
-    pub(crate) facts: Mutex<PanelFacts>,
-    pub(crate) clock: Mutex<Estimator>,
-    /// Rows by table, so far.
-    pub(crate) rows: Mutex<BTreeMap<String, u64>>,
-    /// Rows that the writer could not take in time.
-    pub(crate) overrun: AtomicU64,
-    /// Markers on the panel's clock: instant, kind, text.
-    pub(crate) markers: Mutex<Vec<(i64, String, String)>>,
-    pub(crate) stop: AtomicBool,
-    pub(crate) connected: AtomicBool,
-    pub(crate) stream: Mutex<Option<Stream>>,
-}
-
-/// Most markers of one panel that are kept; a program that marks every frame uses a table instead.
+/// Most markers of one source that are kept; a program that marks every frame uses a table instead.
 const MAX_MARKERS: usize = 10_000;
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Why a connection was ended by this side.
 #[derive(Debug, Error)]
@@ -64,8 +48,10 @@ pub(crate) enum Refusal {
     Protocol(u32),
     #[error("wrong or missing token")]
     Token,
-    #[error("panel {0} is connected already")]
-    Twice(Panel),
+    #[error("{1} of panel {0} is connected already")]
+    Twice(Panel, String),
+    #[error("panel {0} has a source on another machine: one panel, one machine")]
+    OtherMachine(Panel),
     #[error("{0}")]
     Broken(&'static str),
     #[error(transparent)]
@@ -80,37 +66,54 @@ pub(crate) struct Context {
     pub(crate) events: Sender<CollectorEvent>,
     pub(crate) jobs: SyncSender<Job>,
     pub(crate) closing: Arc<AtomicBool>,
+    pub(crate) markers: Arc<Mutex<Vec<Marker>>>,
+}
+
+impl Context {
+    /// Adds a marker of the collector's own to the record, now.
+    fn mark(&self, panel: Panel, kind: &str, text: String) {
+        let marker = Marker { t_ns: MonotonicClock.now().0, panel: Some(panel), kind: kind.into(), text };
+        let line = serde_json::to_string(&marker).unwrap_or_default();
+        let _ = self.jobs.try_send(Job::Journal { line, done: None });
+        locked(&self.markers).push(marker);
+    }
 }
 
 /// Serves one connection to its end.
 pub(crate) fn serve(mut stream: Stream, context: &Context) {
     let mut decoder = Decoder::new();
-    let hello = match introduce(&mut stream, &mut decoder, context) {
-        Ok(Some(hello)) => hello,
+    let (hello, source) = match introduce(&mut stream, &mut decoder, context) {
+        Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(refusal) => {
             tracing::warn!("an agent was refused: {refusal}");
             return;
         }
     };
-    let panel = hello.panel;
+    let (panel, name) = (hello.panel, hello.source);
     let Some(state) = context.panels.get(&panel) else { return };
-    *locked(&state.stream) = stream.try_clone().ok();
+    *locked(&source.stream) = stream.try_clone().ok();
     {
-        let mut facts = locked(&state.facts);
+        let mut facts = locked(&source.facts);
         (facts.program, facts.version, facts.pid) = (hello.program, hello.version, hello.pid);
     }
     let _ = context.events.send(CollectorEvent::Hello { panel });
-    let mut connection = Connection { stream, panel, state, context, tables: Vec::new(), clean: false };
+    if let Some(ended) = source.session().ended {
+        context.mark(panel, "agent_back", format!("{name}, after {:.1} s", ended.elapsed().as_secs_f64()));
+    }
+    let mut connection =
+        Connection { stream, panel, name, state, source: &source, context, tables: Vec::new(), clean: false };
     let outcome = connection.run(&mut decoder);
     let clean = connection.clean;
     if let Err(refusal) = outcome {
         tracing::warn!("{panel}: its connection was ended: {refusal}");
         let _ = context.events.send(CollectorEvent::Fault { panel, reason: refusal.to_string() });
     }
+    if !clean && !context.closing.load(Ordering::Acquire) {
+        context.mark(panel, "agent_lost", connection.name.clone());
+    }
     connection.stream.shutdown();
-    *locked(&state.stream) = None;
-    state.connected.store(false, Ordering::Release);
+    source.leave();
     let _ = context.events.send(CollectorEvent::Gone { panel, clean });
 }
 
@@ -118,7 +121,7 @@ fn introduce(
     stream: &mut Stream,
     decoder: &mut Decoder,
     context: &Context,
-) -> Result<Option<Hello>, Refusal> {
+) -> Result<Option<(Hello, Arc<Source>)>, Refusal> {
     let deadline = Instant::now() + INTRODUCTION;
     let mut buffer = [0; 4096];
     let io = |_| Refusal::Silent;
@@ -157,10 +160,10 @@ fn introduce(
         return Err(Refusal::Token);
     }
     let state = context.panels.get(&hello.panel).ok_or(Refusal::Broken("an unknown panel"))?;
-    if state.connected.swap(true, Ordering::AcqRel) {
-        return Err(Refusal::Twice(hello.panel));
-    }
-    Ok(Some(hello))
+    let source = state.enter(hello.panel, &hello)?;
+    // One that has gone already may have left all it had to say.
+    let _ = stream.write_all(&Message::Welcome { next: source.session().next }.encode());
+    Ok(Some((hello, source)))
 }
 
 /// A table as its agent declared it.
@@ -173,7 +176,9 @@ struct Declared {
 struct Connection<'a> {
     stream: Stream,
     panel: Panel,
+    name: String,
     state: &'a PanelState,
+    source: &'a Source,
     context: &'a Context,
     tables: Vec<Declared>,
     clean: bool,
@@ -183,7 +188,8 @@ impl Connection<'_> {
     fn run(&mut self, decoder: &mut Decoder) -> Result<(), Refusal> {
         let mut buffer = vec![0; 64 * 1024];
         let (mut pings, mut asked, mut next) = (0u32, None::<(u32, i64)>, Instant::now());
-        let mut stop_sent = false;
+        let (mut stop_sent, mut hears, mut heard, mut silent) = (false, true, Instant::now(), false);
+        let mut acknowledged = self.source.session().synced.load(Ordering::Acquire);
         self.declare_clock();
         loop {
             while let Some(message) = decoder.next_message()? {
@@ -196,26 +202,51 @@ impl Connection<'_> {
                     self.take(message)?;
                 }
                 if self.clean {
+                    self.farewell();
                     return Ok(());
                 }
             }
             if self.state.stop.load(Ordering::Acquire) && !stop_sent {
                 stop_sent = self.stream.write_all(&Message::Stop.encode()).is_ok();
             }
-            if Instant::now() >= next {
+            if !silent && heard.elapsed() > SILENT {
+                silent = true;
+                self.context.mark(self.panel, "agent_silent", self.name.clone());
+            }
+            if hears && Instant::now() >= next {
                 next = Instant::now() + if pings < BURST { BURST_EVERY } else { EVERY };
                 pings += 1;
+                // One packet, so that the agent wakes once.
+                let mut out = Vec::new();
+                let synced = self.source.session().synced.load(Ordering::Acquire);
+                if synced > acknowledged {
+                    acknowledged = synced;
+                    out.extend(Message::Ack { next: synced }.encode());
+                }
+                out.extend(Message::Ping { id: pings }.encode());
                 asked = Some((pings, MonotonicClock.now().0));
-                if self.stream.write_all(&Message::Ping { id: pings }.encode()).is_err() {
-                    return Ok(());
+                match self.stream.write_all(&out) {
+                    // An agent that stands still (a paused machine) may go on later.
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    // It has gone; what it sent before is still to be read.
+                    Err(_) => hears = false,
+                    Ok(()) => {}
                 }
             }
             // Also wakes for a wish to stop that nobody tells this thread about.
-            let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(100));
+            let wait = if hears { next.saturating_duration_since(Instant::now()) } else { EVERY };
+            let wait = wait.min(Duration::from_millis(100));
             let _ = self.stream.set_read_timeout(Some(wait.max(Duration::from_millis(1))));
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(count) => decoder.push(&buffer[..count]),
+                Ok(count) => {
+                    decoder.push(&buffer[..count]);
+                    if std::mem::take(&mut silent) {
+                        let text = format!("{}, after {:.1} s", self.name, heard.elapsed().as_secs_f64());
+                        self.context.mark(self.panel, "agent_back", text);
+                    }
+                    heard = Instant::now();
+                }
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -231,6 +262,21 @@ impl Connection<'_> {
         }
     }
 
+    /// Answers a good-bye once everything is on the disk, so that the agent keeps nothing back for the next record.
+    fn farewell(&mut self) {
+        let session = self.source.session();
+        if session.synced.load(Ordering::Acquire) < session.next {
+            let _ = self.context.jobs.send(Job::Flush);
+            let deadline = Instant::now() + LAST_SYNC;
+            let over = || self.context.closing.load(Ordering::Acquire) || Instant::now() >= deadline;
+            while session.synced.load(Ordering::Acquire) < session.next && !over() {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        }
+        let next = session.synced.load(Ordering::Acquire);
+        let _ = self.stream.write_all(&Message::Ack { next }.encode());
+    }
+
     fn declare_clock(&mut self) {
         let table = Table::new(
             CLOCK_TABLE,
@@ -243,23 +289,37 @@ impl Connection<'_> {
     }
 
     fn exchange(&mut self, exchange: Exchange) {
-        locked(&self.state.clock).add(exchange);
+        if let Some(step) = locked(&self.state.clock).add(exchange) {
+            self.context.mark(self.panel, "clock_step", step);
+        }
         let words = vec![exchange.panel_ns as u64, exchange.sent_ns as u64, exchange.received_ns as u64];
-        self.send(Job::Rows { stem: format!("{}.{CLOCK_TABLE}", self.panel), words }, 1);
+        self.send(Job::Rows { stem: format!("{}.{CLOCK_TABLE}", self.panel), words, done: None }, 1);
     }
 
     fn send(&self, job: Job, rows: u64) {
-        // Declarations must arrive; rows must not hold up the connection, or the program's rings overflow unseen.
+        // What is counted must arrive, or its agent would be told that it has. While the writer is behind, the
+        // connection waits, and the rows wait with the agent.
         let sent = match job {
-            Job::Declare { .. } => self.context.jobs.send(job).is_ok(),
-            job => match self.context.jobs.try_send(job) {
+            job @ Job::Rows { done: None, .. } => match self.context.jobs.try_send(job) {
                 Ok(()) => true,
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
             },
+            job => self.context.jobs.send(job).is_ok(),
         };
         if !sent {
             self.state.overrun.fetch_add(rows, Ordering::Relaxed);
         }
+    }
+
+    fn done(&self) -> Option<Done> {
+        let next = self.source.count();
+        Some(Done { synced: self.source.session().synced, next })
+    }
+
+    fn journal(&self, what: &str, body: &impl serde::Serialize) {
+        let line = serde_json::json!({ "panel": self.panel, "source": self.name, what: body }).to_string();
+        let done = self.done();
+        self.send(Job::Journal { line, done }, 0);
     }
 
     fn take(&mut self, message: Message) -> Result<(), Refusal> {
@@ -274,35 +334,46 @@ impl Connection<'_> {
                     return Err(Refusal::Broken("rows that do not fit their table"));
                 }
                 let rows = (words.len() / declared.width) as u64;
-                *locked(&self.state.rows).entry(declared.name.clone()).or_default() += rows;
-                self.send(Job::Rows { stem: declared.stem.clone(), words }, rows);
+                let (name, stem) = (declared.name.clone(), declared.stem.clone());
+                let done = self.done();
+                self.send(Job::Rows { stem, words, done }, rows);
+                *locked(&self.state.rows).entry(name).or_default() += rows;
             }
             Message::Ready(ready) => {
-                let mut facts = locked(&self.state.facts);
+                let mut facts = locked(&self.source.facts);
                 facts.in_force.extend(ready.in_force.clone());
                 facts.versions.extend(ready.versions.clone());
                 facts.facts.extend(ready.facts.clone());
                 drop(facts);
+                self.journal("ready", &ready);
                 let _ = self.context.events.send(CollectorEvent::Ready { panel: self.panel, ready });
             }
             Message::Marker { t_ns, kind, text } => {
-                let mut markers = locked(&self.state.markers);
+                let mut markers = locked(&self.source.markers);
                 if markers.len() < MAX_MARKERS {
                     markers.push((t_ns, kind.clone(), text.clone()));
                 }
                 drop(markers);
+                self.journal("marker", &serde_json::json!({ "t_ns": t_ns, "kind": kind, "text": text }));
                 let _ = self.context.events.send(CollectorEvent::Mark { panel: self.panel, kind, text });
             }
             Message::Fault { reason } => {
+                self.journal("fault", &reason);
                 let _ = self.context.events.send(CollectorEvent::Fault { panel: self.panel, reason });
             }
-            Message::Bye { lost } => {
-                locked(&self.state.facts)
-                    .lost
-                    .extend(lost.into_iter().filter(|(_, n)| *n > 0).take(MAX_TABLES));
-                self.clean = true;
+            Message::Lost { lost } => {
+                self.journal("lost", &lost);
+                let lost: BTreeMap<_, _> =
+                    lost.into_iter().filter(|(_, n)| *n > 0).take(MAX_TABLES).collect();
+                locked(&self.source.facts).lost.extend(lost);
             }
-            Message::Hello(_) | Message::Ping { .. } | Message::Pong { .. } | Message::Stop => {
+            Message::Bye => self.clean = true,
+            Message::Hello(_)
+            | Message::Welcome { .. }
+            | Message::Ack { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::Stop => {
                 return Err(Refusal::Broken("a message out of place"));
             }
         }
@@ -315,12 +386,21 @@ impl Connection<'_> {
         if out_of_order || self.tables.len() >= MAX_TABLES {
             return Err(Refusal::Broken("tables out of order, or too many of them"));
         }
-        if table.name == CLOCK_TABLE || self.tables.iter().any(|t| t.name == table.name) {
-            return Err(Refusal::Broken("a table's name is taken"));
+        if table.name == CLOCK_TABLE {
+            return Err(Refusal::Broken("the table's name 'clock' is the collector's"));
         }
-        let (stem, width) = (format!("{}.{}", self.panel, table.name), table.columns.len() + 1);
-        self.tables.push(Declared { name: table.name.clone(), stem: stem.clone(), width });
-        self.send(Job::Declare { stem, table }, 0);
+        let (name, new) = self
+            .state
+            .name_on_disk(&self.name, &table)
+            .ok_or(Refusal::Broken("too many tables of one name"))?;
+        if self.tables.iter().any(|t| t.name == name) {
+            return Err(Refusal::Broken("a table is declared twice"));
+        }
+        let (stem, width) = (format!("{}.{name}", self.panel), table.columns.len() + 1);
+        self.tables.push(Declared { name, stem: stem.clone(), width });
+        if new {
+            self.send(Job::Declare { stem, table }, 0);
+        }
         Ok(())
     }
 }

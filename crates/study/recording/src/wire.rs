@@ -1,8 +1,12 @@
 //! What an agent and a collector say to each other.
 //!
 //! Every message is `u32 length | u8 kind | payload`, little-endian; `length` counts kind and payload. What happens
-//! once is JSON, what happens often is binary. The agent speaks first ([`Hello`]), declares its tables, and sends rows;
-//! the collector asks for the time ([`Message::Ping`]) and may ask the agent to stop.
+//! once is JSON, what happens often is binary. The agent speaks first ([`Hello`]), is told what to go on with
+//! ([`Message::Welcome`]), declares its tables, and sends rows; the collector asks for the time ([`Message::Ping`]), says
+//! what is on its disk ([`Message::Ack`]) and may ask the agent to stop.
+//!
+//! Messages for which [`Message::is_entry`] holds are counted, on both sides and across connections, so that an agent
+//! that comes back sends again what did not arrive, and nothing twice.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +18,11 @@ use thiserror::Error;
 use crate::spec::{Levels, Panel};
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Most bytes of one message: a drain of a full default ring is far below.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// Most tables of one agent.
-pub const MAX_TABLES: usize = 64;
+pub const MAX_TABLES: usize = 512;
 /// Longest text of a marker or fault, in bytes; longer ones are cut.
 pub const MAX_TEXT: usize = 4096;
 
@@ -35,6 +39,15 @@ pub struct Hello {
     pub version: String,
     /// Its process id.
     pub pid: u32,
+    /// Tells the sources of one panel apart; usually the program's name.
+    pub source: String,
+    /// Drawn at random when the source began to count; an agent that comes back has the same.
+    pub session: u64,
+    /// Number of the oldest entry that it can still send.
+    pub oldest: u64,
+    /// What `/proc/sys/kernel/random/boot_id` says: sources of one panel share one clock.
+    #[serde(default)]
+    pub boot_id: String,
     /// What the collector asks for when it listens beyond loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -79,10 +92,22 @@ pub enum Message {
         /// For people.
         reason: String,
     },
-    /// Agent, last: rows lost in the program's rings, by table.
-    Bye {
-        /// By table.
+    /// Agent: rows lost since its start, by table: in full rings, or because too much was waiting to be sent.
+    Lost {
+        /// By table; cumulative.
         lost: BTreeMap<String, u64>,
+    },
+    /// Agent, last.
+    Bye,
+    /// Collector, first: go on with this entry.
+    Welcome {
+        /// Its number.
+        next: u64,
+    },
+    /// Collector: every entry below this one is on the disk.
+    Ack {
+        /// Its number.
+        next: u64,
     },
     /// Agent: rows of a table, row-major, `t_ns` first; the number of words is a multiple of the columns plus one.
     Rows {
@@ -150,7 +175,7 @@ struct FaultBody {
     reason: String,
 }
 #[derive(Serialize, Deserialize)]
-struct ByeBody {
+struct LostBody {
     lost: BTreeMap<String, u64>,
 }
 
@@ -173,16 +198,27 @@ impl Message {
                 (4, json(&MarkerBody { t_ns: *t_ns, kind: cut(kind), text: cut(text) }))
             }
             Self::Fault { reason } => (5, json(&FaultBody { reason: cut(reason) })),
-            Self::Bye { lost } => (6, json(&ByeBody { lost: lost.clone() })),
+            Self::Lost { lost } => (6, json(&LostBody { lost: lost.clone() })),
             Self::Rows { index, words } => return encode_rows(*index, words),
             Self::Ping { id } => (8, id.to_le_bytes().to_vec()),
             Self::Pong { id, t_ns } => (9, [&id.to_le_bytes()[..], &t_ns.to_le_bytes()].concat()),
             Self::Stop => (10, Vec::new()),
+            Self::Bye => (11, Vec::new()),
+            Self::Welcome { next } => (12, next.to_le_bytes().to_vec()),
+            Self::Ack { next } => (13, next.to_le_bytes().to_vec()),
         };
         let mut bytes = ((payload.len() + 1) as u32).to_le_bytes().to_vec();
         bytes.push(kind);
         bytes.extend(payload);
         bytes
+    }
+
+    /// True for what is counted: everything that the record would lack.
+    pub fn is_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::Ready(_) | Self::Marker { .. } | Self::Fault { .. } | Self::Lost { .. } | Self::Rows { .. }
+        )
     }
 
     /// Decodes one message.
@@ -203,7 +239,7 @@ impl Message {
                 Self::Marker { t_ns: body.t_ns, kind: cut(&body.kind), text: cut(&body.text) }
             }
             5 => Self::Fault { reason: cut(&parse::<FaultBody>(kind, payload)?.reason) },
-            6 => Self::Bye { lost: parse::<ByeBody>(kind, payload)?.lost },
+            6 => Self::Lost { lost: parse::<LostBody>(kind, payload)?.lost },
             7 => {
                 let (index, words) = payload.split_first_chunk::<2>().ok_or_else(length)?;
                 let (words, rest) = words.as_chunks::<8>();
@@ -220,6 +256,9 @@ impl Message {
                 Self::Pong { id: u32::from_le_bytes(*id), t_ns }
             }
             10 => Self::Stop,
+            11 => Self::Bye,
+            12 => Self::Welcome { next: u64::from_le_bytes(payload.try_into().map_err(|_| length())?) },
+            13 => Self::Ack { next: u64::from_le_bytes(payload.try_into().map_err(|_| length())?) },
             other => return Err(WireError::Kind(other)),
         })
     }
@@ -300,7 +339,21 @@ mod tests {
         prop_oneof![
             (panel(), word(), word(), any::<u32>(), prop::option::of(word())).prop_map(
                 |(panel, program, version, pid, token)| {
-                    Message::Hello(Hello { protocol: PROTOCOL, panel, program, version, pid, token })
+                    let (session, oldest) = (u64::from(pid) << 20, u64::from(pid));
+                    let (source, boot_id) = (program.clone(), version.clone());
+                    let protocol = PROTOCOL;
+                    Message::Hello(Hello {
+                        protocol,
+                        panel,
+                        program,
+                        version,
+                        pid,
+                        source,
+                        session,
+                        oldest,
+                        boot_id,
+                        token,
+                    })
                 }
             ),
             (any::<u16>(), word(), word()).prop_map(|(index, name, unit)| Message::Declare {
@@ -322,7 +375,10 @@ mod tests {
                 text
             }),
             ".{0,60}".prop_map(|reason| Message::Fault { reason }),
-            prop::collection::btree_map(word(), any::<u64>(), 0..3).prop_map(|lost| Message::Bye { lost }),
+            prop::collection::btree_map(word(), any::<u64>(), 0..3).prop_map(|lost| Message::Lost { lost }),
+            any::<u64>().prop_map(|next| Message::Welcome { next }),
+            any::<u64>().prop_map(|next| Message::Ack { next }),
+            Just(Message::Bye),
             (any::<u16>(), prop::collection::vec(any::<u64>(), 0..50))
                 .prop_map(|(index, words)| Message::Rows { index, words }),
             any::<u32>().prop_map(|id| Message::Ping { id }),

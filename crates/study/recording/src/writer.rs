@@ -1,8 +1,12 @@
-//! The thread that writes: takes rows from the receiving threads, collects them for a batch, and syncs them to
-//! the disk away from the path on which they arrive.
+//! The thread that writes: takes rows from the receiving threads, collects them for a batch, and syncs them to the disk
+//! away from the path on which they arrive. What is on the disk is told to whom it came from.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -11,10 +15,24 @@ use probe::Table;
 use crate::collector::CollectorEvent;
 use crate::files::{FileError, TableWriter};
 
+/// File of what happens once, while the run is under way: one JSON object a line. Closing the run puts it into
+/// `run.toml`.
+pub(crate) const JOURNAL: &str = "journal.jsonl";
+/// Most bytes of rows that wait for the end of a batch; more end it early.
+const MAX_PENDING: usize = 8 << 20;
+
+/// To be told once everything up to here is on the disk.
+pub(crate) struct Done {
+    pub(crate) synced: Arc<AtomicU64>,
+    pub(crate) next: u64,
+}
+
 /// What a receiving thread gives to the writer. `stem` is `<panel>.<table>`.
 pub(crate) enum Job {
     Declare { stem: String, table: Table },
-    Rows { stem: String, words: Vec<u64> },
+    Rows { stem: String, words: Vec<u64>, done: Option<Done> },
+    Journal { line: String, done: Option<Done> },
+    Flush,
 }
 
 struct Open {
@@ -38,25 +56,41 @@ pub(crate) struct Writer {
     dir: PathBuf,
     batch: Duration,
     tables: BTreeMap<String, Open>,
+    journal: (Option<File>, Vec<u8>),
+    done: Vec<Done>,
+    pending: usize,
     events: Sender<CollectorEvent>,
     failed: bool,
 }
 
 impl Writer {
     pub(crate) fn new(dir: PathBuf, batch: Duration, events: Sender<CollectorEvent>) -> Self {
-        Self { dir, batch, tables: BTreeMap::new(), events, failed: false }
+        Self {
+            dir,
+            batch,
+            tables: BTreeMap::new(),
+            journal: (None, Vec::new()),
+            done: Vec::new(),
+            pending: 0,
+            events,
+            failed: false,
+        }
     }
 
     /// Works until every receiving thread has gone.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Written {
         let mut due = Instant::now() + self.batch;
         loop {
-            match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(job) => self.take(job),
-                Err(RecvTimeoutError::Timeout) => {}
+            let asked = match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(Job::Flush) => true,
+                Ok(job) => {
+                    self.take(job);
+                    self.pending > MAX_PENDING
+                }
+                Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if Instant::now() >= due {
+            };
+            if asked || Instant::now() >= due {
                 self.flush();
                 due = Instant::now() + self.batch;
             }
@@ -68,7 +102,6 @@ impl Writer {
     fn take(&mut self, job: Job) {
         match job {
             Job::Declare { stem, table } => {
-                // A table that was declared before, by an agent that left and came back, goes on in its file.
                 if !self.tables.contains_key(&stem) {
                     let width = table.columns.len() + 1;
                     let writer = TableWriter::create(&self.dir, &stem, &table);
@@ -77,11 +110,23 @@ impl Writer {
                         .insert(stem, Open { writer, width, pending: Vec::new(), rows: 0, lost_rows: 0 });
                 }
             }
-            Job::Rows { stem, words } => {
+            Job::Rows { stem, words, done } => {
                 if let Some(open) = self.tables.get_mut(&stem) {
-                    open.pending.extend(words);
+                    self.pending += words.len() * 8;
+                    if open.pending.is_empty() {
+                        open.pending = words;
+                    } else {
+                        open.pending.extend(words);
+                    }
                 }
+                self.done.extend(done);
             }
+            Job::Journal { line, done } => {
+                self.journal.1.extend(line.bytes());
+                self.journal.1.push(b'\n');
+                self.done.extend(done);
+            }
+            Job::Flush => {}
         }
     }
 
@@ -101,7 +146,30 @@ impl Writer {
             }
             open.pending.clear();
         }
+        self.pending = 0;
+        if let Err(error) = self.write_journal() {
+            errors.push(FileError { path: self.dir.join(JOURNAL), source: error.into() });
+        }
         errors.into_iter().for_each(|error| self.report(error));
+        let done = std::mem::take(&mut self.done);
+        if !self.failed {
+            for Done { synced, next } in done {
+                synced.fetch_max(next, Ordering::Release);
+            }
+        }
+    }
+
+    fn write_journal(&mut self) -> io::Result<()> {
+        if self.journal.1.is_empty() {
+            return Ok(());
+        }
+        let lines = std::mem::take(&mut self.journal.1);
+        let file = match &mut self.journal.0 {
+            Some(file) => file,
+            none => none.insert(File::options().create(true).append(true).open(self.dir.join(JOURNAL))?),
+        };
+        file.write_all(&lines)?;
+        file.sync_data()
     }
 
     /// The first failure is an event; further ones only count rows.

@@ -303,7 +303,15 @@ fn clock(panel: Panel) -> ClockFacts {
         Panel::Host => (0, 0.0, 4_000),
         Panel::Client => (-77 * SECOND - 89, -12.0, 31_000),
     };
-    ClockFacts { offset_ns, drift_ppm, reference_ns: ORIGIN - offset_ns, uncertainty_ns, exchanges: 12 }
+    ClockFacts {
+        offset_ns,
+        drift_ppm,
+        reference_ns: ORIGIN - offset_ns,
+        uncertainty_ns,
+        exchanges: 12,
+        from_ns: None,
+        later: Vec::new(),
+    }
 }
 
 /// The inverse of [`ClockFacts::to_collector`]; 0 ("never") stays 0.
