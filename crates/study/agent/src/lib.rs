@@ -5,6 +5,7 @@
 
 mod machine;
 mod process;
+pub mod sampler;
 mod worker;
 
 use std::sync::Arc;

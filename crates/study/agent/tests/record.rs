@@ -47,6 +47,8 @@ fn facts() -> RunFacts {
         host: HostFacts::default(),
         panels: BTreeMap::new(),
         markers: Vec::new(),
+        quality: None,
+        import: None,
     }
 }
 

@@ -205,6 +205,8 @@ fn running(run: &PlannedRun, asked: Levels) -> RunFacts {
         host: HostFacts::read(),
         panels: Default::default(),
         markers: Vec::new(),
+        quality: None,
+        import: None,
     }
 }
 

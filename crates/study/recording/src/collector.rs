@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use thiserror::Error;
+use vsock::{VsockAddr, VsockListener};
 
 use crate::address::{Address, Stream};
 use crate::facts::{self, FactsError, Marker, RunFacts, RunStatus};
@@ -128,6 +129,7 @@ pub enum CollectorEvent {
 enum Listener {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
+    Vsock(VsockListener),
 }
 
 impl Listener {
@@ -145,6 +147,14 @@ impl Listener {
                 let address = Address::Tcp(listener.local_addr()?);
                 (Self::Tcp(listener), address)
             }
+            Address::Vsock(cid, port) => {
+                let listener = VsockListener::bind(&VsockAddr::new(*cid, *port))?;
+                listener.set_nonblocking(true)?;
+                let bound = listener.local_addr()?;
+                (Self::Vsock(listener), Address::Vsock(bound.cid(), bound.port()))
+            }
+            // QEMU connects the port's other end to a Unix socket.
+            Address::Port(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
@@ -156,10 +166,13 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)
             }
+            Self::Vsock(listener) => Stream::Vsock(listener.accept()?.0),
         };
         match &stream {
             Stream::Unix(s) => s.set_nonblocking(false)?,
             Stream::Tcp(s) => s.set_nonblocking(false)?,
+            Stream::Vsock(s) => s.set_nonblocking(false)?,
+            Stream::Port(_) => {}
         }
         Ok(stream)
     }
@@ -169,6 +182,7 @@ impl Listener {
         let fd = match self {
             Self::Unix(listener, _) => listener.as_fd(),
             Self::Tcp(listener) => listener.as_fd(),
+            Self::Vsock(listener) => listener.as_fd(),
         };
         let tenth = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&tenth));
@@ -203,8 +217,7 @@ impl Collector {
     /// # Errors
     /// The address is taken or needs a token.
     pub fn start(options: CollectorOptions) -> Result<Self, CollectorError> {
-        let wide = matches!(&options.address, Address::Tcp(a) if !a.ip().is_loopback());
-        if wide && options.token.is_none() {
+        if options.address.is_wide() && options.token.is_none() {
             return Err(CollectorError::NeedsToken(options.address));
         }
         let (listener, address) = Listener::bind(&options.address)

@@ -17,7 +17,7 @@ use crate::spec::{Levels, Panel, SubjectSpec};
 /// Major version of the study and run formats written here.
 pub const FORMAT: u32 = 1;
 /// Minor version written here.
-pub const FORMAT_MINOR: u32 = 1;
+pub const FORMAT_MINOR: u32 = 2;
 
 /// One row of the design: a point of the matrix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,6 +197,57 @@ pub struct RunFacts {
     pub panels: BTreeMap<String, PanelFacts>,
     /// In order of time.
     pub markers: Vec<Marker>,
+    /// Whether something outside disturbed the run; absent where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+    /// Where an imported run comes from; absent where Triptych recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportFacts>,
+}
+
+/// What disturbed a run from outside. Derived from the raw samples; made again when its definition changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Version of the definition.
+    pub version: u32,
+    /// True when any of the disturbances is worth a warning.
+    pub disturbed: bool,
+    /// What was found, worst first; empty in a quiet run.
+    #[serde(default)]
+    pub disturbances: Vec<Disturbance>,
+    /// What could not be judged because nobody sampled it (`steal`, `pressure`, `lag`, `others`).
+    #[serde(default)]
+    pub unknown: Vec<String>,
+}
+
+/// One kind of disturbance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// `steal`, `pressure`, `lag`, `others`, `clock`, `lost`, `gap`.
+    pub kind: String,
+    /// The panel on whose machine it was seen.
+    #[serde(default)]
+    pub panel: Option<Panel>,
+    /// Share of the recorded window's time that was disturbed, 0 to 1.
+    pub share: f64,
+    /// For people: what, how much, compared with what.
+    pub text: String,
+}
+
+/// Where an imported run comes from, and what its files do not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImportFacts {
+    /// Format of the source: `rec`, `results`, `csv`.
+    pub format: String,
+    /// The files, as they were named.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// What was assumed because the files do not say it: units, relations of clocks.
+    #[serde(default)]
+    pub assumptions: Vec<String>,
+    /// What was left out, and how often: by what it was (`row of the wrong length`).
+    #[serde(default)]
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// A file of facts could not be read or written.
@@ -359,6 +410,8 @@ mod tests {
                 kind: "note".into(),
                 text: "x".into(),
             }],
+            quality: None,
+            import: None,
         };
         let clock = ClockFacts {
             offset_ns: 1,

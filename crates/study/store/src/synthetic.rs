@@ -433,6 +433,8 @@ fn facts(
         },
         panels: Panel::ALL.map(|p| (p.name().to_owned(), panel(p))).into(),
         markers,
+        quality: None,
+        import: None,
     }
 }
 
