@@ -26,6 +26,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a study, or go on with one.
     Run(Run),
+    /// Record what agents and programs report, without a study file.
+    Record(crate::record::Record),
+    /// Add a remark to the record under way.
+    Note(crate::control::Note),
+    /// Change a setting of a program while it is recorded.
+    Set(crate::control::Set),
     /// Serve the page of a study on loopback.
     View(View),
     /// Print the table of a study.

@@ -2,9 +2,11 @@
 
 mod args;
 mod bar;
+mod control;
 mod doctor;
 mod list;
 mod locate;
+mod record;
 mod run;
 mod show;
 mod table;
@@ -45,6 +47,9 @@ fn main() -> ExitCode {
         .init();
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
+        Command::Record(options) => record::record(options),
+        Command::Note(options) => control::note(options),
+        Command::Set(options) => control::set(options),
         Command::View(options) => show::view(options),
         Command::Show(options) => show::show(options),
         Command::List(options) => list::list(options),
@@ -61,7 +66,11 @@ fn main() -> ExitCode {
             return Exit::Success;
         }
         eprintln!("triptych: {error:#}");
-        if error.is::<locate::NotFound>() { Exit::Usage } else { Exit::Failure }
+        if error.is::<locate::NotFound>() || error.is::<agent::catalogue::ChoiceError>() {
+            Exit::Usage
+        } else {
+            Exit::Failure
+        }
     })
     .into()
 }

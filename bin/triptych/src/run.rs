@@ -55,7 +55,7 @@ fn read(file: &Path) -> anyhow::Result<StudyFile> {
 }
 
 /// The first signal asks the study to end in order; the second ends this process, and with it all others.
-fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_conditional_shutdown(

@@ -51,7 +51,7 @@ impl Record {
                 let seen = self.collector.rows(panel, "frames");
                 bail!("{} saw {seen} of {frames} frames in {patience:?}", panel.name());
             }
-            if let Some(CollectorEvent::Fault { panel, reason }) =
+            if let Some(CollectorEvent::Fault { panel, reason, .. }) =
                 self.collector.next_event(Duration::from_millis(20))
             {
                 bail!("{}: {reason}", panel.name());
@@ -69,7 +69,7 @@ impl Record {
         let mut left = programs;
         while left > 0 {
             match self.collector.next_event(deadline.saturating_duration_since(Instant::now())) {
-                Some(CollectorEvent::Gone { panel, clean: false }) => bail!("{} broke off", panel.name()),
+                Some(CollectorEvent::Gone { panel, clean: false, .. }) => bail!("{} broke off", panel.name()),
                 Some(CollectorEvent::Gone { .. }) => left -= 1,
                 Some(_) => {}
                 None => bail!("{left} of {programs} programs did not say good-bye"),

@@ -48,7 +48,7 @@ fn emit(criterion: &mut Criterion) {
     for (name, clock) in [("shared", false), ("shared, with the clock", true)] {
         group.bench_function(name, |b| {
             b.iter_batched(
-                || reader.read(|words| _ = black_box(words.len())).expect("an intact ring"),
+                || reader.read(|words, _| _ = black_box(words.len())).expect("an intact ring"),
                 |_| {
                     if clock {
                         rows(&mut emitter, || MonotonicClock.now())

@@ -135,6 +135,26 @@ impl RingReader {
         Ok(this)
     }
 
+    /// Rows read so far, since the ring was made.
+    pub fn position(&self) -> u64 {
+        self.tail
+    }
+
+    /// Goes on at `position`, where that is ahead: what lies before was read by a reader that was killed before it could
+    /// say so. A position that the ring has not reached is ignored.
+    ///
+    /// # Errors
+    /// The file is gone or cut short.
+    pub fn skip_to(&mut self, position: u64) -> Result<(), ReaderError> {
+        let io = |source| ReaderError::Io { path: self.path.clone(), source };
+        let (ahead, waiting) =
+            (position.wrapping_sub(self.tail), self.head().map_err(io)?.wrapping_sub(self.tail));
+        if ahead > 0 && ahead <= waiting && waiting <= self.facts.capacity.into() {
+            self.tail = position;
+        }
+        Ok(())
+    }
+
     /// What it says of itself.
     pub fn facts(&self) -> &RingFacts {
         &self.facts
@@ -194,12 +214,12 @@ impl RingReader {
         Ok(head)
     }
 
-    /// Hands over waiting rows as row-major words (the instant first), at most about 256 kB at a time, and frees their
-    /// place once `take` has returned. Gives the number of rows.
+    /// Hands over waiting rows as row-major words (the instant first), at most about 256 kB at a time, with the position
+    /// behind them, and frees their place once `take` has returned. Gives the number of rows.
     ///
     /// # Errors
     /// The file is gone or cut short, or its indices make no sense.
-    pub fn read(&mut self, mut take: impl FnMut(&[u64])) -> Result<u64, ReaderError> {
+    pub fn read(&mut self, mut take: impl FnMut(&[u64], u64)) -> Result<u64, ReaderError> {
         let path = self.path.clone();
         let io = |source| ReaderError::Io { path: path.clone(), source };
         let head = self.head().map_err(io)?;
@@ -222,7 +242,7 @@ impl RingReader {
             self.file.read_exact_at(&mut bytes, begin + first * width as u64 * 8).map_err(io)?;
             words.clear();
             words.extend(bytes.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b)));
-            take(&words);
+            take(&words, self.tail.wrapping_add(rows));
             // RING-FREE: the rows are copied before their place is given back.
             fence(Ordering::SeqCst);
             self.tail = self.tail.wrapping_add(rows);

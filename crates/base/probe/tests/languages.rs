@@ -34,7 +34,7 @@ fn rows(program: &mut Command, dir: &Path, columns: usize) -> (RingReader, Vec<u
     let mut reader = RingReader::open(&found[0]).unwrap();
     assert!(reader.abandoned().unwrap());
     let mut words = Vec::new();
-    reader.read(|batch| words.extend_from_slice(batch)).unwrap();
+    reader.read(|batch, _| words.extend_from_slice(batch)).unwrap();
     assert_eq!(words.len(), 2000 * (columns + 1));
     (reader, words)
 }

@@ -40,7 +40,7 @@ fn only_ring(dir: &Path) -> RingReader {
 
 fn read(reader: &mut RingReader) -> Vec<u64> {
     let mut words = Vec::new();
-    reader.read(|batch| words.extend_from_slice(batch)).unwrap();
+    reader.read(|batch, _| words.extend_from_slice(batch)).unwrap();
     words
 }
 
@@ -128,7 +128,7 @@ fn rows_are_not_torn_while_both_sides_work() {
     loop {
         let over = producer.is_finished();
         reader
-            .read(|words| {
+            .read(|words, _| {
                 for row in words.chunks_exact(3) {
                     assert!(last.is_none_or(|last| row[0] > last));
                     assert_eq!((row[1], f64::from_bits(row[2])), (row[0] * 2, row[0] as f64 / 2.0));
@@ -156,12 +156,12 @@ fn files_that_are_no_rings_and_rings_that_lie_are_refused() {
     let file = File::options().write(true).open(&path).unwrap();
     // A head far beyond what fits.
     file.write_all_at(&1_000_000u64.to_ne_bytes(), 64 * 8).unwrap();
-    let error = reader.read(|_| panic!("no rows")).unwrap_err().to_string();
+    let error = reader.read(|_, _| panic!("no rows")).unwrap_err().to_string();
     assert!(error.contains("1000000 rows are waiting, but it holds 8"), "{error}");
     // A file that was cut: an error, and no signal.
     file.write_all_at(&4u64.to_ne_bytes(), 64 * 8).unwrap();
     file.set_len(700).unwrap();
-    assert!(reader.read(|_| ()).is_err());
+    assert!(reader.read(|_, _| ()).is_err());
     assert!(RingReader::open(&path).is_err());
     let link = dir.path().join("link.ring");
     std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();

@@ -1,11 +1,23 @@
-//! A thread in each program: drains its probe, samples `/proc`, answers the collector's clock exchanges, reports.
+//! What reports to a collector: a thread in each of our programs ([`start`]), and the agent of a machine ([`recorder`]).
+//!
+//! The thread in a program drains its probe, samples the process, answers the collector's clock exchanges and reports;
+//! when the collector goes away the program is told to stop ([`AgentHandle::stop_requested`]). The agent of a machine
+//! takes samplers and the rings of other programs, and outlives collectors and connections.
 //!
 //! `agent → recording`: rows and samples go to a collector as they are. No async runtime, one thread, no lock shared
-//! with the program's hot path. When the collector goes away the program is told to stop ([`AgentHandle::stop_requested`]).
+//! with a program's hot path.
 
+pub mod catalogue;
+mod gather;
+mod link;
 mod machine;
+mod outbox;
 mod process;
+mod program;
+pub mod recorder;
+mod rings;
 pub mod sampler;
+mod settings;
 mod worker;
 
 use std::sync::Arc;
@@ -22,7 +34,11 @@ use recording::wire::{Hello, Message, PROTOCOL};
 use thiserror::Error;
 use units::{Clock, MonotonicClock, Nanos};
 
-use worker::{Order, Worker};
+use link::{Introduction, Link};
+use outbox::Outbox;
+use program::Program;
+pub use settings::Wish;
+use worker::{Manner, Order, Worker};
 
 /// How an agent is to work.
 #[derive(Clone, Debug)]
@@ -41,7 +57,12 @@ pub struct AgentOptions {
     pub drain_every: Duration,
     /// What the collector asks for when it listens beyond loopback.
     pub token: Option<String>,
+    /// The program changes settings while it runs, see [`AgentHandle::next_wish`].
+    pub settings: bool,
 }
+
+/// Most bytes that wait to be sent while the collector takes nothing.
+const KEEP: usize = 64 << 20;
 
 impl AgentOptions {
     /// For a program on a panel: no machine samples, no token. Rows are sent when the collector asks for the time, twice
@@ -49,7 +70,7 @@ impl AgentOptions {
     /// lost when the collector is killed.
     pub fn new(collector: Address, panel: Panel, program: &'static str, version: &'static str) -> Self {
         let drain_every = Duration::from_millis(550);
-        Self { collector, panel, program, version, machine: false, drain_every, token: None }
+        Self { collector, panel, program, version, machine: false, drain_every, token: None, settings: false }
     }
 }
 
@@ -77,6 +98,7 @@ pub struct AgentHandle {
     orders: Option<Sender<Order>>,
     wake: std::os::unix::net::UnixStream,
     stop: Arc<AtomicBool>,
+    wishes: Option<std::sync::mpsc::Receiver<Wish>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -94,24 +116,39 @@ pub fn start(options: AgentOptions, probe: &Probe) -> Result<AgentHandle, AgentE
     wake.set_nonblocking(true).map_err(AgentError::System)?;
     woken.set_nonblocking(true).map_err(AgentError::System)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let hello = Message::Hello(Hello {
-        protocol: PROTOCOL,
-        panel: options.panel,
-        program: options.program.into(),
-        version: options.version.into(),
-        pid: std::process::id(),
-        source: options.program.into(),
-        session: session(),
-        oldest: 0,
-        boot_id: boot_id(),
-        token: options.token.clone(),
-    });
-    let worker = Worker::new(stream, hello, &options, probe, inbox, woken, Arc::clone(&stop))?;
+    let hello = introduction(options.panel, options.program, options.version, options.token.clone());
+    let outbox = Outbox::new(hello.session, KEEP);
+    let feed = Program::new(&options, probe)?;
+    let who = Introduction { collector: options.collector, hello, persistent: false };
+    let ours = wake.try_clone().map_err(AgentError::System)?;
+    let link = Link::connected(who, ours, stream, &outbox).map_err(AgentError::System)?;
+    let (wishes, wanted) = mpsc::channel();
+    let (wishes, wanted) = if options.settings { (Some(wishes), Some(wanted)) } else { (None, None) };
+    let (manner, told) = (Manner::OneRecord, Arc::clone(&stop));
+    let worker = Worker { link, outbox, feed, manner, inbox, woken, stop: told, wishes };
     let thread = std::thread::Builder::new()
         .name("agent".into())
         .spawn(move || worker.run())
         .map_err(AgentError::System)?;
-    Ok(AgentHandle { orders: Some(orders), wake, stop, thread: Some(thread) })
+    Ok(AgentHandle { orders: Some(orders), wake, stop, wishes: wanted, thread: Some(thread) })
+}
+
+/// Who this process is.
+fn introduction(panel: Panel, program: &str, version: &str, token: Option<String>) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        panel,
+        program: program.into(),
+        version: version.into(),
+        pid: std::process::id(),
+        source: program.into(),
+        session: session(),
+        oldest: 0,
+        next: 0,
+        record: String::new(),
+        boot_id: boot_id(),
+        token,
+    }
 }
 
 /// A number that no other count of entries has: of this process, at this instant.
@@ -143,6 +180,22 @@ impl AgentHandle {
     pub fn mark(&self, kind: &str, text: &str) {
         let Nanos(t_ns) = MonotonicClock.now();
         self.order(Order::Send(Message::Marker { t_ns, kind: kind.into(), text: text.into() }));
+    }
+
+    /// A setting that somebody wants changed now; to be answered with [`AgentHandle::applied`] or
+    /// [`AgentHandle::refused`]. Only where [`AgentOptions::settings`] was set.
+    pub fn next_wish(&self) -> Option<Wish> {
+        self.wishes.as_ref()?.try_recv().ok()
+    }
+
+    /// What was wished for is in force now, as `level`.
+    pub fn applied(&self, wish: &Wish, level: recording::spec::Level) {
+        self.order(Order::Send(wish.applied(level)));
+    }
+
+    /// What was wished for is not done, and why.
+    pub fn refused(&self, wish: &Wish, why: &str) {
+        self.order(Order::Send(wish.refused(why)));
     }
 
     /// True once the collector has asked to finish, or has gone away.

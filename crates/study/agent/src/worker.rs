@@ -1,30 +1,22 @@
-//! The agent's thread: waits for the collector, the program and the clock at once.
+//! The agent's thread: waits for the collector, the program and the clock at once, and for none of them alone.
 
-use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use probe::{Drain, Emitter, Probe};
-use recording::Stream;
-use recording::wire::{Decoder, Message, encode_rows};
+use recording::wire::Message;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use units::{Clock, MonotonicClock};
 
-use crate::machine::Machine;
-use crate::process::ProcessTree;
-use crate::{AgentError, AgentOptions};
+use crate::link::Link;
+use crate::outbox::Outbox;
+use crate::settings::Wish;
 
-/// Time between two samples of `/proc`.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// How much too early a sample may be, to save a wake-up of its own: half the time between the collector's questions.
-const SAMPLE_EARLY: Duration = Duration::from_millis(250);
-/// How long the collector may take nothing before it counts as gone.
-const STALL: Duration = Duration::from_secs(5);
+/// How long the last of it may take to go out, or to reach the collector's disk.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the program wants of its agent.
 pub(crate) enum Order {
@@ -32,169 +24,204 @@ pub(crate) enum Order {
     Finish,
 }
 
-pub(crate) struct Worker {
-    stream: Stream,
-    decoder: Decoder,
-    drain: Drain,
-    declared: usize,
-    lost: BTreeMap<String, u64>,
-    inbox: Receiver<Order>,
-    woken: UnixStream,
-    stop: Arc<AtomicBool>,
-    drain_every: Duration,
-    /// The collector has just woken this thread.
-    awake: bool,
-    process: (ProcessTree, Emitter),
-    machine: Option<(Machine, Emitter)>,
+/// Where an agent's rows come from.
+pub(crate) trait Feed: Send {
+    /// A record begins: from now on rows are wanted.
+    fn begin(&mut self, outbox: &mut Outbox);
+    /// When it wants to be asked.
+    fn due(&self) -> Instant;
+    /// Puts what there is into the outbox. `awake`: the collector has just asked for the time, and the thread is awake
+    /// anyway.
+    fn collect(&mut self, outbox: &mut Outbox, awake: bool);
+    /// For the last time in this record.
+    fn end(&mut self, outbox: &mut Outbox);
 }
 
-impl Worker {
-    pub(crate) fn new(
-        mut stream: Stream,
-        hello: Message,
-        options: &AgentOptions,
-        probe: &Probe,
-        inbox: Receiver<Order>,
-        woken: UnixStream,
-        stop: Arc<AtomicBool>,
-    ) -> Result<Self, AgentError> {
-        stream.set_write_timeout(Some(STALL)).map_err(AgentError::System)?;
-        stream.write_all(&hello.encode()).map_err(AgentError::System)?;
-        let process = (ProcessTree::of_self(), probe.declare(ProcessTree::table(), 64)?);
-        let machine = if options.machine {
-            Some((Machine::default(), probe.declare(Machine::table(), 64)?))
-        } else {
-            None
-        };
-        Ok(Self {
-            stream,
-            decoder: Decoder::new(),
-            drain: probe.drain(),
-            declared: 0,
-            lost: BTreeMap::new(),
-            inbox,
-            woken,
-            stop,
-            drain_every: options.drain_every,
-            awake: false,
-            process,
-            machine,
-        })
-    }
+/// How the thread is to behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Records from the start, and ends with its collector.
+    OneRecord,
+    /// Records whenever a collector does, keeps what it cannot send, and ends when it is told to.
+    Persistent,
+}
 
-    /// Works until told to finish or until the collector has gone.
+pub(crate) struct Worker<F> {
+    pub(crate) link: Link,
+    pub(crate) outbox: Outbox,
+    pub(crate) feed: F,
+    pub(crate) manner: Manner,
+    pub(crate) inbox: Receiver<Order>,
+    pub(crate) woken: UnixStream,
+    /// Told to the program: the collector wants it to end, or has gone. Told by it, where there is no inbox to use: end.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Where settings are changed; without it they are refused.
+    pub(crate) wishes: Option<Sender<Wish>>,
+}
+
+/// What the collector said in one look.
+#[derive(Default)]
+struct Heard {
+    awake: bool,
+    begins: bool,
+    ends: bool,
+    settings: Vec<Wish>,
+}
+
+impl<F: Feed> Worker<F> {
+    /// Works until told to finish or, for [`Manner::OneRecord`], until the collector has gone.
     pub(crate) fn run(mut self) {
-        if let Err(error) = self.work() {
-            tracing::debug!("the collector is gone: {error}");
+        let mut recording = self.manner == Manner::OneRecord || !self.outbox.is_empty();
+        if recording {
+            self.feed.begin(&mut self.outbox);
+        }
+        let (mut awake, mut record) = (true, self.outbox.record().to_owned());
+        while !self.ordered(&mut recording) {
+            let heard = match self.hear() {
+                Ok(heard) => heard,
+                Err(error) if self.manner == Manner::OneRecord => {
+                    tracing::debug!("the collector is gone: {error}");
+                    break;
+                }
+                Err(error) => {
+                    tracing::info!("the collector is gone: {error}; what comes is kept");
+                    self.link.drop_connection();
+                    Heard::default()
+                }
+            };
+            if heard.begins && self.manner == Manner::Persistent {
+                if !recording || self.outbox.record() != record {
+                    self.feed.begin(&mut self.outbox);
+                }
+                recording = true;
+                self.outbox.record().clone_into(&mut record);
+            }
+            self.pass_settings(heard.settings);
+            awake |= heard.awake;
+            if heard.ends && self.manner == Manner::Persistent {
+                self.part(&mut recording);
+            }
+            if std::mem::take(&mut awake) || Instant::now() >= self.feed.due() {
+                // Asked also while nobody records: rings are emptied, so that they hold what is new once somebody does.
+                self.feed.collect(&mut self.outbox, heard.awake);
+                if !recording {
+                    self.outbox.clear();
+                }
+                self.outbox.flush();
+                // At once, in the same wake-up.
+                continue;
+            }
+            self.wait();
+        }
+        if self.outbox.is_empty() {
+            self.outbox.remove_file();
         }
         // Whatever the reason: there is nothing more to record, and the program is to know.
         self.stop.store(true, Ordering::Release);
     }
 
-    fn work(&mut self) -> io::Result<()> {
-        self.sample();
-        let (mut next_sample, mut next_drain) = (Instant::now() + SAMPLE_EVERY, Instant::now());
+    /// True when told to finish, and finished.
+    fn ordered(&mut self, recording: &mut bool) -> bool {
         loop {
-            loop {
-                match self.inbox.try_recv() {
-                    Ok(Order::Send(message)) => self.stream.write_all(&message.encode())?,
-                    Ok(Order::Finish) | Err(TryRecvError::Disconnected) => return self.farewell(),
-                    Err(TryRecvError::Empty) => break,
+            let finish = match self.inbox.try_recv() {
+                Ok(Order::Send(message)) => {
+                    self.outbox.message(&message);
+                    continue;
                 }
-            }
-            // To wake is what costs: the collector's question is answered, rows are sent and a sample is taken in one.
-            let now = Instant::now();
-            if std::mem::take(&mut self.awake) || now >= next_drain {
-                if now + SAMPLE_EARLY >= next_sample {
-                    self.sample();
-                    // Late samples are not made up for: their rows carry the instant.
-                    next_sample = (next_sample + SAMPLE_EVERY).max(now);
+                Ok(Order::Finish) | Err(TryRecvError::Disconnected) => true,
+                Err(TryRecvError::Empty) => {
+                    self.manner == Manner::Persistent && self.stop.load(Ordering::Acquire)
                 }
-                self.drain()?;
-                next_drain = now + self.drain_every;
+            };
+            if finish && *recording {
+                self.part(recording);
             }
-            self.wait(next_drain.saturating_duration_since(Instant::now()))?;
+            return finish;
         }
     }
 
-    /// Waits for the collector or the program, and answers the collector.
-    fn wait(&mut self, time: Duration) -> io::Result<()> {
-        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        let (collector, program) = (self.stream.as_fd(), self.woken.as_fd());
-        let mut fds = [PollFd::new(&collector, PollFlags::IN), PollFd::new(&program, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+    fn hear(&mut self) -> io::Result<Heard> {
+        let (mut heard, stop, one) = (Heard::default(), &self.stop, self.manner == Manner::OneRecord);
+        self.link.work(&mut self.outbox, &mut |message| match message {
+            Message::Ping { .. } => heard.awake = true,
+            Message::Welcome { .. } => heard.begins = true,
+            Message::Stop if one => stop.store(true, Ordering::Release),
+            Message::Stop => heard.ends = true,
+            Message::Setting { id, name, value } => heard.settings.push(Wish { id, name, value }),
+            _ => {}
+        })?;
+        Ok(heard)
+    }
+
+    fn pass_settings(&mut self, settings: Vec<Wish>) {
+        for wish in settings {
+            let passed = self.wishes.as_ref().is_some_and(|wishes| wishes.send(wish.clone()).is_ok());
+            if !passed {
+                self.outbox.message(&wish.refused("this program changes no settings while it runs"));
+            }
         }
-        let (collector, program) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if program {
+    }
+
+    /// Ends the record in order: the last rows, good-bye, and, where something would be sent again otherwise, the
+    /// collector's word that all of it is on its disk.
+    fn part(&mut self, recording: &mut bool) {
+        *recording = false;
+        self.feed.end(&mut self.outbox);
+        self.outbox.tell_lost();
+        self.outbox.flush();
+        let deadline = Instant::now() + FAREWELL;
+        if let Err(error) = self.farewell(deadline) {
+            tracing::debug!("no farewell: {error}");
+        }
+        if self.manner == Manner::Persistent {
+            self.link.drop_connection();
+        }
+    }
+
+    fn farewell(&mut self, deadline: Instant) -> io::Result<()> {
+        while self.link.awaits_welcome() && Instant::now() < deadline {
+            self.link.work(&mut self.outbox, &mut |_| ())?;
+            self.poll(deadline.saturating_duration_since(Instant::now()));
+        }
+        // The welcome of a moment ago.
+        self.link.work(&mut self.outbox, &mut |_| ())?;
+        self.link.say_bye(&mut self.outbox)?;
+        let wanted = self.outbox.next();
+        let over = |this: &Self| match this.manner {
+            Manner::OneRecord => this.link.is_written(),
+            Manner::Persistent => this.outbox.oldest() >= wanted,
+        };
+        while !over(self) && Instant::now() < deadline {
+            self.link.work(&mut self.outbox, &mut |_| ())?;
+            if !over(self) {
+                self.poll(deadline.saturating_duration_since(Instant::now()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the collector, the program, or the next thing to do.
+    fn wait(&mut self) {
+        let due = self.link.due().map_or(self.feed.due(), |due| due.min(self.feed.due()));
+        self.poll(due.saturating_duration_since(Instant::now()));
+    }
+
+    fn poll(&self, time: Duration) {
+        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let program = self.woken.as_fd();
+        let mut fds = vec![PollFd::new(&program, PollFlags::IN)];
+        let link = self.link.fd();
+        if let Some((fd, writing)) = &link {
+            let flags = if *writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            fds.push(PollFd::new(fd, flags));
+        }
+        if let Err(error) = rustix::event::poll(&mut fds, Some(&timeout)) {
+            tracing::debug!("poll: {error}");
+        }
+        let woken = !fds[0].revents().is_empty();
+        if woken {
             // What it wakes for is in the inbox; the bytes mean nothing.
             let _ = (&self.woken).read(&mut [0; 256]);
         }
-        if collector { self.hear() } else { Ok(()) }
-    }
-
-    fn hear(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        let count = match self.stream.read(&mut buffer) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        self.decoder.push(&buffer[..count]);
-        loop {
-            match self.decoder.next_message().map_err(io::Error::other)? {
-                None => return Ok(()),
-                Some(Message::Ping { id }) => {
-                    let t_ns = MonotonicClock.now().0;
-                    self.stream.write_all(&Message::Pong { id, t_ns }.encode())?;
-                    self.awake = true;
-                }
-                // This agent ends with its collector, so that nothing is ever sent again.
-                Some(Message::Welcome { .. } | Message::Ack { .. }) => {}
-                Some(Message::Stop) => self.stop.store(true, Ordering::Release),
-                Some(_) => return Err(io::Error::other("the collector sent a message out of place")),
-            }
-        }
-    }
-
-    fn sample(&mut self) {
-        let (tree, emitter) = &mut self.process;
-        tree.sample(emitter);
-        if let Some((machine, emitter)) = &mut self.machine {
-            machine.sample(emitter);
-        }
-    }
-
-    fn drain(&mut self) -> io::Result<()> {
-        let (mut out, declared, lost) = (Vec::new(), &mut self.declared, &mut self.lost);
-        self.drain.poll(|batch| {
-            let index = batch.index as u16;
-            if batch.index >= *declared {
-                *declared = batch.index + 1;
-                out.extend(Message::Declare { index, table: batch.table.clone() }.encode());
-            }
-            if batch.lost > 0 {
-                lost.insert(batch.table.name.clone(), batch.lost);
-            }
-            if !batch.words.is_empty() {
-                out.extend(encode_rows(index, batch.words));
-            }
-        });
-        self.stream.write_all(&out)
-    }
-
-    fn farewell(&mut self) -> io::Result<()> {
-        self.sample();
-        self.drain()?;
-        let mut last = Vec::new();
-        if !self.lost.is_empty() {
-            last.extend(Message::Lost { lost: std::mem::take(&mut self.lost) }.encode());
-        }
-        last.extend(Message::Bye.encode());
-        self.stream.write_all(&last)
     }
 }

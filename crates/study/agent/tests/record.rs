@@ -87,7 +87,7 @@ fn what_a_program_emits_is_what_the_closed_run_holds() {
     await_event(&collector, |e| matches!(e, CollectorEvent::Ready { panel: Panel::Guest, .. }));
     emit(&mut emitter, 500);
     agent.finish();
-    await_event(&collector, |e| matches!(e, CollectorEvent::Gone { panel: Panel::Guest, clean: true }));
+    await_event(&collector, |e| matches!(e, CollectorEvent::Gone { panel: Panel::Guest, clean: true, .. }));
     assert_eq!(collector.rows(Panel::Guest, "frames"), 1000);
     let facts = collector.close(facts()).unwrap();
 
@@ -171,7 +171,7 @@ fn the_program_hears_of_a_wish_to_stop_and_of_a_collector_that_died() {
     let agent = agent(&first, Panel::Host, &probe);
     let flag = agent.stop_flag();
     let stopped = || flag.load(std::sync::atomic::Ordering::Acquire);
-    await_event(&first, |e| matches!(e, CollectorEvent::Hello { panel: Panel::Host }));
+    await_event(&first, |e| matches!(e, CollectorEvent::Hello { panel: Panel::Host, .. }));
     assert!(!stopped());
     first.request_stop(Panel::Host);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -234,5 +234,5 @@ fn a_collector_beyond_loopback_wants_a_token() {
     }
     assert!(refused.stop_requested());
     let _accepted = start(Some("secret"));
-    await_event(&collector, |e| matches!(e, CollectorEvent::Hello { panel: Panel::Guest }));
+    await_event(&collector, |e| matches!(e, CollectorEvent::Hello { panel: Panel::Guest, .. }));
 }

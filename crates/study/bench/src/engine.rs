@@ -1,30 +1,23 @@
 //! Runs what is planned and not yet done, one run after the other. A run that fails is marked and the study goes on;
 //! a wish to stop ends the run under way, marks it interrupted and ends the study.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use recording::Address;
 use recording::collector::{Collector, CollectorOptions};
-use recording::facts::{self, FORMAT, FORMAT_MINOR, HostFacts, PlannedRun, RunFacts, RunStatus};
+use recording::facts::{self, PlannedRun, RunFacts, RunStatus};
+use recording::files::Reserve;
 use recording::spec::Levels;
-use units::{Clock, MonotonicClock};
 
-use crate::campaign::{Campaign, rfc3339};
+use crate::campaign::Campaign;
 use crate::error::BenchError;
 use crate::estimate::Estimate;
 use crate::plan::WRITER;
 use crate::progress::{Progress, RunEnd};
 use crate::sink::RunSink;
 use crate::subject::{EventSink, Outcome, Point, Subject, SubjectError};
-
-/// Space held back in each run's folder and given free when the run is closed, so that `run.toml` can say that the
-/// disk is full. A run.toml with many markers is far below it.
-const RESERVE: usize = 64 * 1024;
 
 /// How a study ended.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +105,7 @@ fn one_run(
     };
     let mut settings = campaign.facts.fixed.clone();
     settings.extend(levels(campaign, run));
-    let mut facts = running(run, settings.clone());
+    let mut facts = RunFacts::begin(run, settings.clone(), WRITER);
     if let Err(error) = facts::write_run(&dir.join("run.toml"), &facts) {
         return failed(chain(&error));
     }
@@ -124,7 +117,7 @@ fn one_run(
         Err(reason) => {
             facts.status = RunStatus::Failed;
             facts.reason = reason;
-            facts.ended = rfc3339(Timestamp::now());
+            facts.ended = facts::now();
             let written = facts::write_run(&dir.join("run.toml"), &facts);
             if let Err(error) = written {
                 facts.reason = format!("{}; {}", facts.reason, chain(&error));
@@ -179,35 +172,12 @@ fn execute(
         sink.event(None, "fault", &reason);
     }
     facts.window_ns = window_ns;
-    facts.ended = rfc3339(Timestamp::now());
+    facts.ended = facts::now();
     drop(reserve);
     collector.close(facts.clone()).map_err(|error| match facts.reason.as_str() {
         "" => chain(&error),
         reason => format!("{reason}; then: {}", chain(&error)),
     })
-}
-
-fn running(run: &PlannedRun, asked: Levels) -> RunFacts {
-    RunFacts {
-        format: FORMAT,
-        minor: FORMAT_MINOR,
-        writer: WRITER.into(),
-        id: run.id.clone(),
-        point: run.point,
-        repeat: run.repeat,
-        status: RunStatus::Running,
-        reason: String::new(),
-        started: rfc3339(Timestamp::now()),
-        ended: String::new(),
-        started_ns: MonotonicClock.now().0,
-        window_ns: None,
-        asked,
-        host: HostFacts::read(),
-        panels: Default::default(),
-        markers: Vec::new(),
-        quality: None,
-        import: None,
-    }
 }
 
 /// An error with its causes, on one line.
@@ -219,24 +189,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// See [`RESERVE`]; without it nothing is lost but the reason.
-struct Reserve(PathBuf);
-
-impl Reserve {
-    fn take(dir: &Path) -> Self {
-        let path = dir.join(".reserve");
-        let written = File::create(&path).and_then(|mut f| f.write_all(&[0xa5; RESERVE]));
-        if let Err(error) = written {
-            tracing::debug!(%error, "no space could be reserved");
-        }
-        Self(path)
-    }
-}
-
-impl Drop for Reserve {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }

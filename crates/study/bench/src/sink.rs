@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use recording::Address;
-use recording::collector::{Collector, CollectorEvent};
+use recording::collector::{AGENT, Collector, CollectorEvent};
 use recording::facts::Marker;
 use recording::spec::Panel;
 use recording::wire::Ready;
@@ -48,12 +48,18 @@ impl<'a> RunSink<'a> {
     }
 
     fn hear(&mut self, event: CollectorEvent) -> Result<(), SubjectError> {
+        // Agents only watch: that one comes or goes ends no run.
+        if let CollectorEvent::Fault { source, .. } | CollectorEvent::Gone { source, .. } = &event
+            && source == AGENT
+        {
+            return Ok(());
+        }
         match event {
             CollectorEvent::Ready { panel, ready } => {
                 self.ready.insert(panel, ready);
                 Ok(())
             }
-            CollectorEvent::Fault { panel, reason } => Err(SubjectError::Fault { panel, reason }),
+            CollectorEvent::Fault { panel, reason, .. } => Err(SubjectError::Fault { panel, reason }),
             // The program goes on (an encoder died and was started again), but what it measured is no measurement.
             CollectorEvent::Mark { panel, kind, text } if kind == "fault" => {
                 Err(SubjectError::Fault { panel, reason: text })

@@ -189,6 +189,18 @@ impl Stream {
         })
     }
 
+    /// Whether reads and writes come back at once; timeouts mean nothing then.
+    ///
+    /// # Errors
+    /// The descriptor is broken.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
+        each!(self, s => s.set_nonblocking(nonblocking), p => {
+            let timeout = nonblocking.then_some(Duration::ZERO);
+            (p.read_timeout, p.write_timeout) = (timeout, timeout);
+            Ok(())
+        })
+    }
+
     /// Ends the connection in both directions; it may have ended already. A port ends when it is dropped.
     pub fn shutdown(&self) {
         let _ = each!(self, s => s.shutdown(Shutdown::Both), _p => Ok(()));

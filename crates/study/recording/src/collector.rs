@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -25,7 +25,7 @@ use crate::facts::{self, FactsError, Marker, RunFacts, RunStatus};
 use crate::files;
 use crate::receive::{Context, serve};
 use crate::sources::{PanelState, locked};
-use crate::spec::Panel;
+use crate::spec::{Level, Panel};
 use crate::wire::Ready;
 use crate::writer::{JOURNAL, Job, Writer, Written};
 
@@ -33,6 +33,9 @@ use crate::writer::{JOURNAL, Job, Writer, Written};
 const QUEUE: usize = 4096;
 /// How long agents may take to end once the run is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// File in the folder of a run under way that says where its collector listens, for [`crate::control`].
+pub const CONTROL: &str = "control";
 
 /// Name of the sources that watch a panel without being its program.
 pub const AGENT: &str = "triptych-agent";
@@ -42,8 +45,12 @@ pub const AGENT: &str = "triptych-agent";
 pub struct CollectorOptions {
     /// Where to listen; TCP port 0 takes any.
     pub address: Address,
+    /// Further places to listen at.
+    pub also: Vec<Address>,
     /// The run's folder; it exists.
     pub dir: PathBuf,
+    /// Which record this is: agents bring what they have kept for this one only. The run's folder by default.
+    pub record: String,
     /// What agents must know; needed as soon as it listens beyond loopback.
     pub token: Option<String>,
     /// How long rows are collected before they are written and synced.
@@ -53,7 +60,8 @@ pub struct CollectorOptions {
 impl CollectorOptions {
     /// Without a token, 0.4 s a batch.
     pub fn new(address: Address, dir: PathBuf) -> Self {
-        Self { address, dir, token: None, batch: Duration::from_millis(400) }
+        let record = dir.display().to_string();
+        Self { address, also: Vec::new(), dir, record, token: None, batch: Duration::from_millis(400) }
     }
 }
 
@@ -86,6 +94,8 @@ pub enum CollectorEvent {
     Hello {
         /// Which.
         panel: Panel,
+        /// Which of the panel's sources.
+        source: String,
     },
     /// A panel's program is in the state asked for.
     Ready {
@@ -103,10 +113,23 @@ pub enum CollectorEvent {
         /// For people.
         text: String,
     },
+    /// A panel's program has changed a setting, or not.
+    Applied {
+        /// Which.
+        panel: Panel,
+        /// Name of the setting.
+        name: String,
+        /// In force now.
+        in_force: Option<Level>,
+        /// Why it was not changed; empty when it was.
+        error: String,
+    },
     /// A panel's program cannot go on.
     Fault {
         /// Which.
         panel: Panel,
+        /// Which of the panel's sources.
+        source: String,
         /// Why.
         reason: String,
     },
@@ -114,6 +137,8 @@ pub enum CollectorEvent {
     Gone {
         /// Which.
         panel: Panel,
+        /// Which of the panel's sources.
+        source: String,
         /// It said good-bye.
         clean: bool,
     },
@@ -136,7 +161,7 @@ impl Listener {
     fn bind(address: &Address) -> io::Result<(Self, Address)> {
         Ok(match address {
             Address::Unix(path) => {
-                let listener = UnixListener::bind(path)?;
+                let listener = bind_unix(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 listener.set_nonblocking(true)?;
                 (Self::Unix(listener, path.clone()), address.clone())
@@ -189,6 +214,22 @@ impl Listener {
     }
 }
 
+/// Takes over the socket of a collector that was killed.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+            let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
+            if !is_socket || !UnixStream::connect(path).is_err_and(|e| refused(&e)) {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Unix(_, path) = self {
@@ -199,7 +240,7 @@ impl Drop for Listener {
 
 /// A collector at work. Dropped without [`Collector::close`], it leaves the record as a crash would: readable.
 pub struct Collector {
-    address: Address,
+    addresses: Vec<Address>,
     dir: PathBuf,
     panels: Arc<BTreeMap<Panel, PanelState>>,
     closing: Arc<AtomicBool>,
@@ -207,7 +248,7 @@ pub struct Collector {
     markers: Arc<Mutex<Vec<Marker>>>,
     /// Kept until the end: the writer ends with the last of them.
     jobs: Option<SyncSender<Job>>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Vec<JoinHandle<()>>,
     writing: Option<JoinHandle<Written>>,
 }
 
@@ -217,11 +258,15 @@ impl Collector {
     /// # Errors
     /// The address is taken or needs a token.
     pub fn start(options: CollectorOptions) -> Result<Self, CollectorError> {
-        if options.address.is_wide() && options.token.is_none() {
-            return Err(CollectorError::NeedsToken(options.address));
+        let mut listeners = Vec::new();
+        for address in std::iter::once(&options.address).chain(&options.also) {
+            if address.is_wide() && options.token.is_none() {
+                return Err(CollectorError::NeedsToken(address.clone()));
+            }
+            let listener = Listener::bind(address)
+                .map_err(|source| CollectorError::Listen { address: address.clone(), source })?;
+            listeners.push(listener);
         }
-        let (listener, address) = Listener::bind(&options.address)
-            .map_err(|source| CollectorError::Listen { address: options.address.clone(), source })?;
         let (tell, events) = mpsc::channel();
         let (jobs, work) = mpsc::sync_channel(QUEUE);
         let panels: Arc<BTreeMap<_, _>> = Arc::new(Panel::ALL.map(|p| (p, PanelState::default())).into());
@@ -233,31 +278,46 @@ impl Collector {
         let markers = Arc::default();
         let context = Context {
             panels: Arc::clone(&panels),
+            record: options.record,
             token: options.token,
             events: tell,
             jobs: jobs.clone(),
             closing: Arc::clone(&closing),
             markers: Arc::clone(&markers),
+            wishes: Arc::default(),
         };
-        let accepting = thread("record-accept")
-            .spawn(move || accept(&listener, &context))
-            .map_err(CollectorError::Thread)?;
-        Ok(Self {
-            address,
+        let mut this = Self {
+            addresses: Vec::new(),
             dir: options.dir,
             panels,
             closing,
             events,
             markers,
             jobs: Some(jobs),
-            accepting: Some(accepting),
+            accepting: Vec::new(),
             writing: Some(writing),
-        })
+        };
+        for (listener, address) in listeners {
+            let context = context.clone();
+            let accepting = thread("record-accept")
+                .spawn(move || accept(&listener, &context))
+                .map_err(CollectorError::Thread)?;
+            this.accepting.push(accepting);
+            this.addresses.push(address);
+        }
+        // Without it a third party has to be told where the collector is.
+        let _ = fs::write(this.dir.join(CONTROL), this.address().to_string());
+        Ok(this)
     }
 
-    /// Where agents find it.
+    /// Where agents find it: the first place.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.addresses[0]
+    }
+
+    /// All places where it listens, with ports that were any.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
     }
 
     /// The next event, or `None` when none came in time.
@@ -305,6 +365,7 @@ impl Collector {
             }
         }
         facts::write_run(&self.dir.join("run.toml"), &facts)?;
+        let _ = fs::remove_file(self.dir.join(CONTROL));
         // Everything in it is in run.toml now.
         let _ = fs::remove_file(self.dir.join(JOURNAL));
         Ok(facts)
@@ -329,7 +390,7 @@ impl Collector {
             }
         }
         self.jobs = None;
-        if let Some(thread) = self.accepting.take() {
+        for thread in self.accepting.drain(..) {
             let _ = thread.join();
         }
         self.writing.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
@@ -379,7 +440,7 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        if self.accepting.is_some() {
+        if self.writing.is_some() {
             self.shut_down();
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use units::{Clock, MonotonicClock};
 
 use crate::files::write_atomically;
 use crate::spec::{Levels, Panel, SubjectSpec};
@@ -354,6 +355,37 @@ pub fn read_run(path: &Path) -> Result<RunFacts, FactsError> {
 /// The disk is full or gone.
 pub fn write_run(path: &Path, facts: &RunFacts) -> Result<(), FactsError> {
     write(path, facts)
+}
+
+/// This instant, RFC 3339 in UTC.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+impl RunFacts {
+    /// A run that begins now, on this machine.
+    pub fn begin(planned: &PlannedRun, asked: Levels, writer: &str) -> Self {
+        Self {
+            format: FORMAT,
+            minor: FORMAT_MINOR,
+            writer: writer.into(),
+            id: planned.id.clone(),
+            point: planned.point,
+            repeat: planned.repeat,
+            status: RunStatus::Running,
+            reason: String::new(),
+            started: now(),
+            ended: String::new(),
+            started_ns: MonotonicClock.now().0,
+            window_ns: None,
+            asked,
+            host: HostFacts::read(),
+            panels: BTreeMap::new(),
+            markers: Vec::new(),
+            quality: None,
+            import: None,
+        }
+    }
 }
 
 impl HostFacts {

@@ -188,6 +188,31 @@ pub fn to_parquet(dir: &Path, stem: &str) -> Result<usize, FileError> {
     Ok(rows)
 }
 
+/// Space held back in a run's folder and given free when the run is closed, so that `run.toml` can say that the disk is
+/// full. Without it nothing is lost but the reason.
+pub struct Reserve(PathBuf);
+
+impl Reserve {
+    /// Bytes: a run.toml with many markers is far below it.
+    const SIZE: usize = 64 * 1024;
+
+    /// Takes the space in the run's folder.
+    pub fn take(dir: &Path) -> Self {
+        let path = dir.join(".reserve");
+        let written = File::create(&path).and_then(|mut f| f.write_all(&[0xa5; Self::SIZE]));
+        if let Err(error) = written {
+            tracing::debug!("no space could be reserved: {error}");
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// Writes a whole file so that at every instant either the old or the new content is there.
 ///
 /// # Errors

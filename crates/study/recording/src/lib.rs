@@ -6,6 +6,8 @@
 mod address;
 pub mod clock;
 pub mod collector;
+pub mod control;
+mod decoder;
 pub mod facts;
 pub mod files;
 pub mod reader;

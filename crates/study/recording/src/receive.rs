@@ -14,10 +14,11 @@ use units::{Clock, MonotonicClock};
 use crate::address::Stream;
 use crate::clock::Exchange;
 use crate::collector::CollectorEvent;
+use crate::control::{self, Wishes};
 use crate::facts::Marker;
 use crate::sources::{PanelState, Source, locked};
 use crate::spec::Panel;
-use crate::wire::{Decoder, Hello, MAX_TABLES, Message, PROTOCOL, WireError};
+use crate::wire::{Decoder, Hello, MAX_TABLES, Message, PREAMBLE, PROTOCOL, WireError};
 use crate::writer::{Done, Job};
 
 /// Exchanges at the start of a connection, close together, so that a short run has an estimate.
@@ -62,90 +63,133 @@ pub(crate) enum Refusal {
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) panels: Arc<BTreeMap<Panel, PanelState>>,
+    pub(crate) record: String,
     pub(crate) token: Option<String>,
     pub(crate) events: Sender<CollectorEvent>,
     pub(crate) jobs: SyncSender<Job>,
     pub(crate) closing: Arc<AtomicBool>,
     pub(crate) markers: Arc<Mutex<Vec<Marker>>>,
+    pub(crate) wishes: Arc<Wishes>,
 }
 
 impl Context {
     /// Adds a marker of the collector's own to the record, now.
-    fn mark(&self, panel: Panel, kind: &str, text: String) {
-        let marker = Marker { t_ns: MonotonicClock.now().0, panel: Some(panel), kind: kind.into(), text };
+    pub(crate) fn mark(&self, panel: impl Into<Option<Panel>>, kind: &str, text: String) {
+        let marker = Marker { t_ns: MonotonicClock.now().0, panel: panel.into(), kind: kind.into(), text };
         let line = serde_json::to_string(&marker).unwrap_or_default();
         let _ = self.jobs.try_send(Job::Journal { line, done: None });
         locked(&self.markers).push(marker);
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one stream to its end: one agent, or several after one another where a virtio-serial port does not show that
+/// one has ended.
 pub(crate) fn serve(mut stream: Stream, context: &Context) {
-    let mut decoder = Decoder::new();
-    let (hello, source) = match introduce(&mut stream, &mut decoder, context) {
-        Ok(Some(entered)) => entered,
-        Ok(None) => return,
-        Err(refusal) => {
-            tracing::warn!("an agent was refused: {refusal}");
+    let (mut decoder, mut begun) = (Decoder::new(), false);
+    loop {
+        begun = match introduce(&mut stream, &mut decoder, begun, context) {
+            Ok(Some(Peer::Agent(hello, source))) => {
+                attend(&mut stream, &mut decoder, hello, &source, context)
+            }
+            Ok(Some(Peer::Control)) => return control::serve(&mut stream, &mut decoder, context),
+            Ok(None) => return,
+            Err(refusal) => {
+                tracing::warn!("an agent was refused: {refusal}");
+                return;
+            }
+        };
+        if !begun {
             return;
         }
-    };
+    }
+}
+
+/// Serves one agent; true when another has begun on the same stream.
+fn attend(
+    stream: &mut Stream,
+    decoder: &mut Decoder,
+    hello: Hello,
+    source: &Source,
+    context: &Context,
+) -> bool {
     let (panel, name) = (hello.panel, hello.source);
-    let Some(state) = context.panels.get(&panel) else { return };
+    let Some(state) = context.panels.get(&panel) else { return false };
     *locked(&source.stream) = stream.try_clone().ok();
     {
         let mut facts = locked(&source.facts);
         (facts.program, facts.version, facts.pid) = (hello.program, hello.version, hello.pid);
     }
-    let _ = context.events.send(CollectorEvent::Hello { panel });
+    let _ = context.events.send(CollectorEvent::Hello { panel, source: name.clone() });
     if let Some(ended) = source.session().ended {
         context.mark(panel, "agent_back", format!("{name}, after {:.1} s", ended.elapsed().as_secs_f64()));
     }
     let mut connection =
-        Connection { stream, panel, name, state, source: &source, context, tables: Vec::new(), clean: false };
-    let outcome = connection.run(&mut decoder);
+        Connection { stream, panel, name, state, source, context, tables: Vec::new(), clean: false };
+    let outcome = connection.run(decoder);
     let clean = connection.clean;
-    if let Err(refusal) = outcome {
+    if let Err(refusal) = &outcome {
         tracing::warn!("{panel}: its connection was ended: {refusal}");
-        let _ = context.events.send(CollectorEvent::Fault { panel, reason: refusal.to_string() });
+        let _ = context.events.send(CollectorEvent::Fault {
+            panel,
+            source: connection.name.clone(),
+            reason: refusal.to_string(),
+        });
     }
     if !clean && !context.closing.load(Ordering::Acquire) {
         context.mark(panel, "agent_lost", connection.name.clone());
     }
-    connection.stream.shutdown();
+    let anew = matches!(outcome, Ok(End::BegunAnew));
+    if !anew {
+        connection.stream.shutdown();
+    }
     source.leave();
-    let _ = context.events.send(CollectorEvent::Gone { panel, clean });
+    let _ = context.events.send(CollectorEvent::Gone { panel, source: connection.name, clean });
+    anew
+}
+
+/// How an agent's connection ended without a fault.
+enum End {
+    Closed,
+    BegunAnew,
+}
+
+/// Who is at the other end.
+enum Peer {
+    Agent(Hello, Arc<Source>),
+    Control,
 }
 
 fn introduce(
     stream: &mut Stream,
     decoder: &mut Decoder,
+    mut begun: bool,
     context: &Context,
-) -> Result<Option<(Hello, Arc<Source>)>, Refusal> {
+) -> Result<Option<Peer>, Refusal> {
     let deadline = Instant::now() + INTRODUCTION;
     let mut buffer = [0; 4096];
     let io = |_| Refusal::Silent;
     stream.set_read_timeout(Some(Duration::from_millis(200))).map_err(io)?;
     stream.set_write_timeout(Some(INTRODUCTION)).map_err(io)?;
+    let mut heard = begun;
     let hello = loop {
-        if let Some(message) = decoder.next_message()? {
-            let Message::Hello(hello) = message else {
-                return Err(Refusal::Broken("it did not introduce itself first"));
-            };
-            break hello;
+        if begun && let Some(message) = decoder.next_message()? {
+            break message;
         }
         if Instant::now() > deadline {
-            return Err(Refusal::Silent);
+            // QEMU connects a guest's port also while no agent runs in the guest.
+            return if heard { Err(Refusal::Silent) } else { Ok(None) };
         }
         match stream.read(&mut buffer) {
             Ok(0) => return Ok(None),
-            Ok(count) => decoder.push(&buffer[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) =>
-            {
+            Ok(count) => {
+                heard = true;
+                decoder.push(&buffer[..count]);
+                begun |= decoder.take_begun();
+                if !begun {
+                    decoder.forget();
+                }
+            }
+            Err(error) if is_pause(&error) => {
                 if context.closing.load(Ordering::Acquire) {
                     return Ok(None);
                 }
@@ -153,17 +197,38 @@ fn introduce(
             Err(_) => return Ok(None),
         }
     };
-    if hello.protocol != PROTOCOL {
-        return Err(Refusal::Protocol(hello.protocol));
+    let (protocol, token) = match &hello {
+        Message::Hello(hello) => (hello.protocol, &hello.token),
+        Message::Control { protocol, token } => (*protocol, token),
+        _ => return Err(Refusal::Broken("it did not introduce itself first")),
+    };
+    if protocol != PROTOCOL {
+        return Err(Refusal::Protocol(protocol));
     }
-    if context.token.is_some() && context.token != hello.token {
+    if context.token.as_ref().is_some_and(|t| !token.as_ref().is_some_and(|u| same(t, u))) {
         return Err(Refusal::Token);
     }
+    let Message::Hello(hello) = hello else { return Ok(Some(Peer::Control)) };
     let state = context.panels.get(&hello.panel).ok_or(Refusal::Broken("an unknown panel"))?;
-    let source = state.enter(hello.panel, &hello)?;
+    if state.stop.load(Ordering::Acquire) {
+        // The panel has been asked to finish: whoever comes now is too late, and may come again for the next record.
+        return Ok(None);
+    }
+    let source = state.enter(hello.panel, &hello, &context.record)?;
+    let welcome = Message::Welcome { next: source.session().next, record: context.record.clone() };
     // One that has gone already may have left all it had to say.
-    let _ = stream.write_all(&Message::Welcome { next: source.session().next }.encode());
-    Ok(Some((hello, source)))
+    let _ = stream.write_all(&[&PREAMBLE[..], &welcome.encode()].concat());
+    Ok(Some(Peer::Agent(hello, source)))
+}
+
+/// Compares secrets in a time that does not tell how much of them is the same.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |d, (x, y)| d | (x ^ y)) == 0
+}
+
+/// Nothing came in time.
+pub(crate) fn is_pause(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// A table as its agent declared it.
@@ -174,7 +239,7 @@ struct Declared {
 }
 
 struct Connection<'a> {
-    stream: Stream,
+    stream: &'a mut Stream,
     panel: Panel,
     name: String,
     state: &'a PanelState,
@@ -185,7 +250,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    fn run(&mut self, decoder: &mut Decoder) -> Result<(), Refusal> {
+    fn run(&mut self, decoder: &mut Decoder) -> Result<End, Refusal> {
         let mut buffer = vec![0; 64 * 1024];
         let (mut pings, mut asked, mut next) = (0u32, None::<(u32, i64)>, Instant::now());
         let (mut stop_sent, mut hears, mut heard, mut silent) = (false, true, Instant::now(), false);
@@ -203,12 +268,13 @@ impl Connection<'_> {
                 }
                 if self.clean {
                     self.farewell();
-                    return Ok(());
+                    return Ok(End::Closed);
                 }
             }
             if self.state.stop.load(Ordering::Acquire) && !stop_sent {
                 stop_sent = self.stream.write_all(&Message::Stop.encode()).is_ok();
             }
+            self.pass_orders(&mut hears);
             if !silent && heard.elapsed() > SILENT {
                 silent = true;
                 self.context.mark(self.panel, "agent_silent", self.name.clone());
@@ -227,7 +293,7 @@ impl Connection<'_> {
                 asked = Some((pings, MonotonicClock.now().0));
                 match self.stream.write_all(&out) {
                     // An agent that stands still (a paused machine) may go on later.
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    Err(error) if is_pause(&error) => {}
                     // It has gone; what it sent before is still to be read.
                     Err(_) => hears = false,
                     Ok(()) => {}
@@ -238,27 +304,32 @@ impl Connection<'_> {
             let wait = wait.min(Duration::from_millis(100));
             let _ = self.stream.set_read_timeout(Some(wait.max(Duration::from_millis(1))));
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(End::Closed),
                 Ok(count) => {
                     decoder.push(&buffer[..count]);
+                    if decoder.take_begun() {
+                        return Ok(End::BegunAnew);
+                    }
                     if std::mem::take(&mut silent) {
                         let text = format!("{}, after {:.1} s", self.name, heard.elapsed().as_secs_f64());
                         self.context.mark(self.panel, "agent_back", text);
                     }
                     heard = Instant::now();
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) =>
-                {
+                Err(error) if is_pause(&error) => {
                     if self.context.closing.load(Ordering::Acquire) {
-                        return Ok(());
+                        return Ok(End::Closed);
                     }
                 }
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(End::Closed),
             }
+        }
+    }
+
+    /// Sends what others want of this program.
+    fn pass_orders(&mut self, hears: &mut bool) {
+        for order in locked(&self.source.orders).drain(..) {
+            *hears &= self.stream.write_all(&order.encode()).is_ok();
         }
     }
 
@@ -349,17 +420,16 @@ impl Connection<'_> {
                 let _ = self.context.events.send(CollectorEvent::Ready { panel: self.panel, ready });
             }
             Message::Marker { t_ns, kind, text } => {
-                let mut markers = locked(&self.source.markers);
-                if markers.len() < MAX_MARKERS {
-                    markers.push((t_ns, kind.clone(), text.clone()));
-                }
-                drop(markers);
-                self.journal("marker", &serde_json::json!({ "t_ns": t_ns, "kind": kind, "text": text }));
+                self.marked(t_ns, kind.clone(), text.clone());
                 let _ = self.context.events.send(CollectorEvent::Mark { panel: self.panel, kind, text });
             }
             Message::Fault { reason } => {
                 self.journal("fault", &reason);
-                let _ = self.context.events.send(CollectorEvent::Fault { panel: self.panel, reason });
+                let _ = self.context.events.send(CollectorEvent::Fault {
+                    panel: self.panel,
+                    source: self.name.clone(),
+                    reason,
+                });
             }
             Message::Lost { lost } => {
                 self.journal("lost", &lost);
@@ -367,17 +437,37 @@ impl Connection<'_> {
                     lost.into_iter().filter(|(_, n)| *n > 0).take(MAX_TABLES).collect();
                 locked(&self.source.facts).lost.extend(lost);
             }
+            applied @ Message::Applied { .. } => self.applied(applied),
             Message::Bye => self.clean = true,
-            Message::Hello(_)
-            | Message::Welcome { .. }
-            | Message::Ack { .. }
-            | Message::Ping { .. }
-            | Message::Pong { .. }
-            | Message::Stop => {
-                return Err(Refusal::Broken("a message out of place"));
-            }
+            _ => return Err(Refusal::Broken("a message out of place")),
         }
         Ok(())
+    }
+
+    fn applied(&mut self, applied: Message) {
+        let Message::Applied { t_ns, id, name, in_force, error } = applied else { return };
+        let text = match (&in_force, error.as_str()) {
+            (Some(level), "") => format!("{name} = {level}"),
+            (Some(level), error) => format!("{name} stays {level}: {error}"),
+            (None, error) => format!("{name}: {error}"),
+        };
+        let kind = if error.is_empty() { "setting" } else { "setting_refused" };
+        if let Some(level) = &in_force {
+            locked(&self.source.facts).in_force.insert(name.clone(), level.clone());
+        }
+        self.marked(t_ns, kind.to_owned(), text);
+        self.context.wishes.fulfil(id, in_force.clone(), &error);
+        let _ =
+            self.context.events.send(CollectorEvent::Applied { panel: self.panel, name, in_force, error });
+    }
+
+    /// A marker of the source's, on the panel's clock.
+    fn marked(&mut self, t_ns: i64, kind: String, text: String) {
+        self.journal("marker", &serde_json::json!({ "t_ns": t_ns, "kind": kind, "text": text }));
+        let mut markers = locked(&self.source.markers);
+        if markers.len() < MAX_MARKERS {
+            markers.push((t_ns, kind, text));
+        }
     }
 
     fn declare(&mut self, index: u16, table: Table) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Who reports to a collector: panels, and the sources of each (a program, an agent), across their connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::clock::Estimator;
 use crate::facts::PanelFacts;
 use crate::receive::Refusal;
 use crate::spec::Panel;
-use crate::wire::Hello;
+use crate::wire::{Hello, Message};
 
 /// Most sources of one panel.
 const MAX_SOURCES: usize = 64;
@@ -50,6 +50,8 @@ pub(crate) struct Source {
     pub(crate) markers: Mutex<Vec<(i64, String, String)>>,
     pub(crate) connected: AtomicBool,
     pub(crate) stream: Mutex<Option<Stream>>,
+    /// What its connection is to send when it next looks.
+    pub(crate) orders: Mutex<VecDeque<Message>>,
     session: Mutex<Session>,
 }
 
@@ -77,7 +79,7 @@ impl PanelState {
     }
 
     /// The source that a fresh connection speaks for; it is marked as connected.
-    pub(crate) fn enter(&self, panel: Panel, hello: &Hello) -> Result<Arc<Source>, Refusal> {
+    pub(crate) fn enter(&self, panel: Panel, hello: &Hello, record: &str) -> Result<Arc<Source>, Refusal> {
         {
             let mut boot = locked(&self.boot_id);
             if boot.is_empty() {
@@ -112,7 +114,7 @@ impl PanelState {
             }
             source.connected.store(true, Ordering::Release);
         }
-        source.begin(hello);
+        source.begin(hello, record);
         Ok(source)
     }
 
@@ -136,17 +138,19 @@ impl PanelState {
 }
 
 impl Source {
-    fn begin(&self, hello: &Hello) {
+    fn begin(&self, hello: &Hello, record: &str) {
         let mut session = locked(&self.session);
         if session.id == Some(hello.session) {
             // What it cannot send any more is lost, and it says so itself.
             session.next = session.next.max(hello.oldest);
         } else {
-            // Marks of the old count still lie with the writer: the new one has a place of its own.
+            // Marks of the old count still lie with the writer: the new one has a place of its own. What waits for another
+            // record stays out of this one.
+            let next = if hello.record == record { hello.oldest } else { hello.next.max(hello.oldest) };
             *session = Session {
                 id: Some(hello.session),
-                next: hello.oldest,
-                synced: Arc::new(AtomicU64::new(hello.oldest)),
+                next,
+                synced: Arc::new(AtomicU64::new(next)),
                 ended: session.ended,
             };
         }

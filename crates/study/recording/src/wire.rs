@@ -5,6 +5,12 @@
 //! ([`Message::Welcome`]), declares its tables, and sends rows; the collector asks for the time ([`Message::Ping`]), says
 //! what is on its disk ([`Message::Ack`]) and may ask the agent to stop.
 //!
+//! Each side begins with [`PREAMBLE`], and what came before it on the same stream is forgotten: a virtio-serial port stays
+//! open on the host's side when the agent in the guest is killed in the middle of a message and started again.
+//!
+//! A third party, such as `triptych note`, introduces itself with [`Message::Control`] instead, and is answered with a
+//! [`Message::Reply`] to each wish.
+//!
 //! Messages for which [`Message::is_entry`] holds are counted, on both sides and across connections, so that an agent
 //! that comes back sends again what did not arrive, and nothing twice.
 
@@ -15,10 +21,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::spec::{Levels, Panel};
+pub use crate::decoder::Decoder;
+use crate::spec::{Level, Levels, Panel};
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+/// What each side sends first: drawn at random, so that no message holds it.
+pub const PREAMBLE: [u8; 32] = *b"\xd3TRIPTYCH\n\x8a\x1f\xe0\x93\x5c\x02\xb7\x46\xf9\x71\x2d\xc8\xa4\x0b\x65\x9e\x33\xd0\x18\xfc\x87\x5a";
 /// Most bytes of one message: a drain of a full default ring is far below.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// Most tables of one agent.
@@ -45,6 +54,12 @@ pub struct Hello {
     pub session: u64,
     /// Number of the oldest entry that it can still send.
     pub oldest: u64,
+    /// Number of its next entry.
+    #[serde(default)]
+    pub next: u64,
+    /// The record that what waits to be sent belongs to ([`Message::Welcome`]); empty before the first.
+    #[serde(default)]
+    pub record: String,
     /// What `/proc/sys/kernel/random/boot_id` says: sources of one panel share one clock.
     #[serde(default)]
     pub boot_id: String,
@@ -99,10 +114,64 @@ pub enum Message {
     },
     /// Agent, last.
     Bye,
-    /// Collector, first: go on with this entry.
+    /// Collector, first: go on with this entry. What waits for another record is not wanted.
     Welcome {
         /// Its number.
         next: u64,
+        /// Which record this is; the same when the collector of a record has ended and another goes on with it.
+        record: String,
+    },
+    /// A third party, first.
+    Control {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// As [`Hello::token`].
+        token: Option<String>,
+    },
+    /// Third party: a person's remark, about now.
+    Note {
+        /// The panel that it is about, if one.
+        panel: Option<Panel>,
+        /// For people.
+        text: String,
+    },
+    /// Third party: change a setting of a panel's program.
+    Set {
+        /// Which.
+        panel: Panel,
+        /// Name.
+        name: String,
+        /// Wanted value.
+        value: Level,
+    },
+    /// Collector, to a third party: the wish was fulfilled, with this in force, or refused.
+    Reply {
+        /// What is in force now, for a setting.
+        in_force: Option<Level>,
+        /// Why not; empty when it was.
+        error: String,
+    },
+    /// Collector, to a panel's program: change a setting.
+    Setting {
+        /// Number of the wish.
+        id: u32,
+        /// Name.
+        name: String,
+        /// Wanted value.
+        value: Level,
+    },
+    /// Agent: a setting was changed, or not.
+    Applied {
+        /// Panel's monotonic clock when it took effect.
+        t_ns: i64,
+        /// Number of the wish; 0 when the program changed it of its own accord.
+        id: u32,
+        /// Name.
+        name: String,
+        /// What is in force now; absent when there is no such setting.
+        in_force: Option<Level>,
+        /// Why it was not changed; empty when it was.
+        error: String,
     },
     /// Collector: every entry below this one is on the disk.
     Ack {
@@ -178,6 +247,47 @@ struct FaultBody {
 struct LostBody {
     lost: BTreeMap<String, u64>,
 }
+#[derive(Serialize, Deserialize)]
+struct WelcomeBody {
+    next: u64,
+    record: String,
+}
+#[derive(Serialize, Deserialize)]
+struct ControlBody {
+    protocol: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+#[derive(Serialize, Deserialize)]
+struct NoteBody {
+    panel: Option<Panel>,
+    text: String,
+}
+#[derive(Serialize, Deserialize)]
+struct SetBody {
+    panel: Panel,
+    name: String,
+    value: Level,
+}
+#[derive(Serialize, Deserialize)]
+struct ReplyBody {
+    in_force: Option<Level>,
+    error: String,
+}
+#[derive(Serialize, Deserialize)]
+struct SettingBody {
+    id: u32,
+    name: String,
+    value: Level,
+}
+#[derive(Serialize, Deserialize)]
+struct AppliedBody {
+    t_ns: i64,
+    id: u32,
+    name: String,
+    in_force: Option<Level>,
+    error: String,
+}
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("these types have string keys and finite numbers only")
@@ -204,8 +314,27 @@ impl Message {
             Self::Pong { id, t_ns } => (9, [&id.to_le_bytes()[..], &t_ns.to_le_bytes()].concat()),
             Self::Stop => (10, Vec::new()),
             Self::Bye => (11, Vec::new()),
-            Self::Welcome { next } => (12, next.to_le_bytes().to_vec()),
+            Self::Welcome { next, record } => {
+                (12, json(&WelcomeBody { next: *next, record: record.clone() }))
+            }
             Self::Ack { next } => (13, next.to_le_bytes().to_vec()),
+            Self::Control { protocol, token } => {
+                (14, json(&ControlBody { protocol: *protocol, token: token.clone() }))
+            }
+            Self::Note { panel, text } => (15, json(&NoteBody { panel: *panel, text: cut(text) })),
+            Self::Set { panel, name, value } => {
+                (16, json(&SetBody { panel: *panel, name: cut(name), value: value.clone() }))
+            }
+            Self::Reply { in_force, error } => {
+                (17, json(&ReplyBody { in_force: in_force.clone(), error: cut(error) }))
+            }
+            Self::Setting { id, name, value } => {
+                (18, json(&SettingBody { id: *id, name: cut(name), value: value.clone() }))
+            }
+            Self::Applied { t_ns, id, name, in_force, error } => {
+                let (name, error) = (cut(name), cut(error));
+                (19, json(&AppliedBody { t_ns: *t_ns, id: *id, name, in_force: in_force.clone(), error }))
+            }
         };
         let mut bytes = ((payload.len() + 1) as u32).to_le_bytes().to_vec();
         bytes.push(kind);
@@ -217,7 +346,12 @@ impl Message {
     pub fn is_entry(&self) -> bool {
         matches!(
             self,
-            Self::Ready(_) | Self::Marker { .. } | Self::Fault { .. } | Self::Lost { .. } | Self::Rows { .. }
+            Self::Ready(_)
+                | Self::Marker { .. }
+                | Self::Fault { .. }
+                | Self::Lost { .. }
+                | Self::Rows { .. }
+                | Self::Applied { .. }
         )
     }
 
@@ -257,9 +391,45 @@ impl Message {
             }
             10 => Self::Stop,
             11 => Self::Bye,
-            12 => Self::Welcome { next: u64::from_le_bytes(payload.try_into().map_err(|_| length())?) },
+            12 => {
+                let body: WelcomeBody = parse(kind, payload)?;
+                Self::Welcome { next: body.next, record: cut(&body.record) }
+            }
             13 => Self::Ack { next: u64::from_le_bytes(payload.try_into().map_err(|_| length())?) },
+            14 => {
+                let body: ControlBody = parse(kind, payload)?;
+                Self::Control { protocol: body.protocol, token: body.token }
+            }
+            15..=19 => Self::decode_wish(kind, payload)?,
             other => return Err(WireError::Kind(other)),
+        })
+    }
+}
+
+impl Message {
+    /// What a third party says, and what follows from it.
+    fn decode_wish(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
+        Ok(match kind {
+            15 => {
+                let body: NoteBody = parse(kind, payload)?;
+                Self::Note { panel: body.panel, text: cut(&body.text) }
+            }
+            16 => {
+                let body: SetBody = parse(kind, payload)?;
+                Self::Set { panel: body.panel, name: cut(&body.name), value: body.value }
+            }
+            17 => {
+                let body: ReplyBody = parse(kind, payload)?;
+                Self::Reply { in_force: body.in_force, error: cut(&body.error) }
+            }
+            18 => {
+                let body: SettingBody = parse(kind, payload)?;
+                Self::Setting { id: body.id, name: cut(&body.name), value: body.value }
+            }
+            _ => {
+                let AppliedBody { t_ns, id, name, in_force, error } = parse(kind, payload)?;
+                Self::Applied { t_ns, id, name: cut(&name), in_force, error: cut(&error) }
+            }
         })
     }
 }
@@ -282,56 +452,12 @@ fn cut(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Puts messages together from chunks of any size. Memory grows with bytes received, never with bytes announced.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Decoder {
-    /// Empty.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes a chunk in.
-    pub fn push(&mut self, chunk: &[u8]) {
-        if self.start > 0 && self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-        } else if self.start > 1 << 20 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        self.buffer.extend_from_slice(chunk);
-    }
-
-    /// The next message, or `None` until more bytes have come.
-    ///
-    /// # Errors
-    /// The bytes are not this protocol; nothing after an error means anything.
-    pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
-        let rest = &self.buffer[self.start..];
-        let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*length) as usize;
-        if length == 0 || length > MAX_MESSAGE {
-            return Err(WireError::Size(length));
-        }
-        let Some(body) = rest.get(..length) else { return Ok(None) };
-        let message = Message::decode(body[0], &body[1..])?;
-        self.start += 4 + length;
-        Ok(Some(message))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use probe::ColumnType;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::Level;
 
     fn any_message() -> impl Strategy<Value = Message> {
         let word = || "[a-z0-9_]{1,12}";
@@ -339,7 +465,7 @@ mod tests {
         prop_oneof![
             (panel(), word(), word(), any::<u32>(), prop::option::of(word())).prop_map(
                 |(panel, program, version, pid, token)| {
-                    let (session, oldest) = (u64::from(pid) << 20, u64::from(pid));
+                    let (session, oldest, next) = (u64::from(pid) << 20, u64::from(pid), u64::from(pid) + 7);
                     let (source, boot_id) = (program.clone(), version.clone());
                     let protocol = PROTOCOL;
                     Message::Hello(Hello {
@@ -351,6 +477,8 @@ mod tests {
                         source,
                         session,
                         oldest,
+                        next,
+                        record: "a record".into(),
                         boot_id,
                         token,
                     })
@@ -376,7 +504,25 @@ mod tests {
             }),
             ".{0,60}".prop_map(|reason| Message::Fault { reason }),
             prop::collection::btree_map(word(), any::<u64>(), 0..3).prop_map(|lost| Message::Lost { lost }),
-            any::<u64>().prop_map(|next| Message::Welcome { next }),
+            (any::<u64>(), word()).prop_map(|(next, record)| Message::Welcome { next, record }),
+            (any::<u32>(), prop::option::of(word()))
+                .prop_map(|(protocol, token)| Message::Control { protocol, token }),
+            (prop::option::of(panel()), ".{0,40}").prop_map(|(panel, text)| Message::Note { panel, text }),
+            (panel(), word(), any::<i64>()).prop_map(|(panel, name, n)| Message::Set {
+                panel,
+                name,
+                value: Level::Int(n)
+            }),
+            (any::<bool>(), word())
+                .prop_map(|(b, error)| Message::Reply { in_force: Some(Level::Bool(b)), error }),
+            (any::<u32>(), word(), word()).prop_map(|(id, name, text)| Message::Setting {
+                id,
+                name,
+                value: Level::Text(text)
+            }),
+            (any::<i64>(), any::<u32>(), word(), word()).prop_map(|(t_ns, id, name, error)| {
+                Message::Applied { t_ns, id, name, in_force: None, error }
+            }),
             any::<u64>().prop_map(|next| Message::Ack { next }),
             Just(Message::Bye),
             (any::<u16>(), prop::collection::vec(any::<u64>(), 0..50))
@@ -410,13 +556,6 @@ mod tests {
             decoder.push(&payload);
             while let Ok(Some(_)) = decoder.next_message() {}
         }
-    }
-
-    #[test]
-    fn absurd_lengths_are_refused_before_anything_is_kept() {
-        let mut decoder = Decoder::new();
-        decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next_message(), Err(WireError::Size(_))));
     }
 
     #[test]

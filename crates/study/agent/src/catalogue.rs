@@ -1,0 +1,101 @@
+//! Everything that can be sampled, by name.
+
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::sampler::Sampler;
+
+/// A sampler that a person asks for: `NAME`, `NAME=TARGET`, each with `@HZ`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Name of the sampler.
+    pub name: String,
+    /// What it is to sample, for those that need to know.
+    pub target: Option<String>,
+    /// Samples per second, where it is not the usual rate.
+    pub hz: Option<f64>,
+}
+
+/// A sampler that cannot be had.
+#[derive(Debug, Error)]
+pub enum ChoiceError {
+    /// Not written as one.
+    #[error(
+        "'{0}' is no sampler: write NAME, NAME=TARGET or NAME=TARGET@HZ, with 0.01 to 100 samples a second"
+    )]
+    Syntax(String),
+    /// None of this name, or not this target.
+    #[error("{0}")]
+    Sampler(String),
+}
+
+/// Samples per second, 0.01 to 100.
+pub fn rate(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|hz| (0.01..=100.0).contains(hz))
+}
+
+impl FromStr for Choice {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        let wrong = || ChoiceError::Syntax(text.to_owned());
+        // A target may hold an '@' of its own.
+        let (what, hz) = match text.rsplit_once('@').map(|(what, hz)| (what, hz.parse::<f64>().ok(), hz)) {
+            Some((what, Some(_), hz)) => (what, Some(rate(hz).ok_or_else(wrong)?)),
+            _ => (text, None),
+        };
+        let (name, target) = match what.split_once('=') {
+            Some((name, target)) if !target.is_empty() => (name, Some(target.to_owned())),
+            Some(_) => return Err(wrong()),
+            None => (what, None),
+        };
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { name: name.to_owned(), target, hz })
+    }
+}
+
+impl Choice {
+    /// Makes the sampler.
+    ///
+    /// # Errors
+    /// There is none of this name, or its target is not one.
+    pub fn open(&self) -> Result<Box<dyn Sampler>, ChoiceError> {
+        Err(ChoiceError::Sampler(format!("no sampler '{}'", self.name)))
+    }
+}
+
+/// What is sampled unless the person chooses otherwise.
+pub fn defaults() -> Vec<Box<dyn Sampler>> {
+    Vec::new()
+}
+
+/// Everything, for a list; what needs a target is described.
+pub fn all() -> Vec<Box<dyn Sampler>> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_with_targets_and_rates() {
+        let choice = |name: &str, target: Option<&str>, hz| {
+            Some(Choice { name: name.into(), target: target.map(str::to_owned), hz })
+        };
+        for (text, expected) in [
+            ("cpu", choice("cpu", None, None)),
+            ("cpu@10", choice("cpu", None, Some(10.0))),
+            ("process=name:qemu@0.5", choice("process", Some("name:qemu"), Some(0.5))),
+            ("qmp=/run/a@b.sock", choice("qmp", Some("/run/a@b.sock"), None)),
+            ("cpu@1000", None),
+            ("process=", None),
+            ("=x", None),
+        ] {
+            assert_eq!(text.parse::<Choice>().ok(), expected, "{text}");
+        }
+    }
+}
