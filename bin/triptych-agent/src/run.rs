@@ -15,6 +15,10 @@ use crate::Exit;
 use crate::options;
 
 pub(crate) fn run(options: &options::Run) -> anyhow::Result<Exit> {
+    let (mut signals, told) = UnixStream::pair().context("no socket pair for signals")?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
+    }
     let mut samplers = Vec::new();
     let usual = Duration::from_secs_f64(1.0 / options.rate);
     if !options.sampling.no_defaults {
@@ -26,10 +30,6 @@ pub(crate) fn run(options: &options::Run) -> anyhow::Result<Exit> {
         // Who names a sampler that is taken anyway wants another rate.
         samplers.retain(|(s, _)| choice.target.is_some() || s.info().name != choice.name);
         samplers.push((sampler, every));
-    }
-    let (mut signals, told) = UnixStream::pair().context("no socket pair for signals")?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
     }
     let recorder = recorder::start(RecorderOptions {
         collector: options.collector.clone(),

@@ -27,7 +27,8 @@ const ENTRY: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
 /// Everything belongs to the record of this name.
 const RECORD: u8 = 4;
-/// A ring's file, and the position up to which its rows are in the entries.
+/// A ring's file, the position up to which its rows are in the entries, and the entry that ends there, if it is not
+/// elsewhere. In one, so that both are there or neither.
 const RING: u8 = 5;
 
 /// See the module.
@@ -127,10 +128,13 @@ impl Outbox {
                     Some(next) => self.forget(u64::from_le_bytes(*next)),
                     None => break,
                 },
-                RING => match body.split_first_chunk::<8>() {
-                    Some((position, path)) => {
-                        let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-                        self.rings.insert(path, u64::from_le_bytes(*position));
+                RING => match ring_of(body) {
+                    Some((position, path, entry)) => {
+                        self.rings.insert(path.to_owned(), position);
+                        if !entry.is_empty() {
+                            self.held += entry.len();
+                            self.entries.push_back(entry.to_vec());
+                        }
                     }
                     None => break,
                 },
@@ -148,7 +152,7 @@ impl Outbox {
         bytes.extend(self.first.to_le_bytes());
         put_record(&mut bytes, RECORD, self.record.as_bytes());
         for (path, position) in &self.rings {
-            put_record(&mut bytes, RING, &ring_body(path, *position));
+            put_record(&mut bytes, RING, &ring_body(path, *position, &[]));
         }
         for table in &self.tables {
             put_record(&mut bytes, TABLE, &serde_json::to_vec(table).unwrap_or_default());
@@ -174,7 +178,7 @@ impl Outbox {
     /// Writes to the file what has come since the last time. When that fails (a full disk), the entries are kept in
     /// memory only from then on.
     pub(crate) fn flush(&mut self) {
-        let Some(log) = &mut self.file else { return };
+        let Some(log) = self.file.as_mut().filter(|log| !log.waiting.is_empty()) else { return };
         if let Err(error) = log.file.write_all(&log.waiting) {
             tracing::warn!("{}: {error}: what waits to be sent is kept in memory only", log.path.display());
             self.file = None;
@@ -184,14 +188,19 @@ impl Outbox {
         log.waiting.clear();
     }
 
-    /// The entries hold a ring's rows up to this position. Goes into the file together with them, so that a killed agent
-    /// neither loses a row nor sends it twice.
-    pub(crate) fn ring_read(&mut self, path: &Path, position: u64) {
+    /// Keeps rows of a ring, which end at this position of it, as [`Outbox::rows`] does. Both go into the file together, so
+    /// that a killed agent neither loses a row nor sends it twice.
+    pub(crate) fn ring_rows(&mut self, index: u16, words: &[u64], path: &Path, position: u64) {
         match self.rings.get_mut(path) {
             Some(known) => *known = position,
             None => drop(self.rings.insert(path.to_owned(), position)),
         }
-        self.log(RING, &ring_body(path, position));
+        let entry = self.encoded(index, words).unwrap_or_default();
+        self.log(RING, &ring_body(path, position, &entry));
+        if !entry.is_empty() {
+            self.held += entry.len();
+            self.entries.push_back(entry);
+        }
     }
 
     /// How far a ring was read, as far as an agent before this one could write it down.
@@ -212,10 +221,12 @@ impl Outbox {
     /// From now on everything is for the record of this name, which goes on with entry `next`: what waits for another
     /// one is nobody's any more. Gives the number of entries that were given up.
     pub(crate) fn welcome(&mut self, record: &str, next: u64) -> u64 {
-        if record == self.record {
+        if record == self.record && next <= self.next() {
             return 0;
         }
-        let given_up = next.min(self.next()).saturating_sub(self.first);
+        // More than this agent knows to have sent: its file was torn, by a crash of the machine.
+        let same = record == self.record;
+        let given_up = if same { 0 } else { next.min(self.next()).saturating_sub(self.first) };
         self.forget(next);
         self.record = record.to_owned();
         self.log(RECORD, record.as_bytes());
@@ -260,15 +271,22 @@ impl Outbox {
 
     /// Keeps rows of a table, or counts them as lost when there is no more room. Row-major words.
     pub(crate) fn rows(&mut self, index: u16, words: &[u64]) {
-        let bytes = encode_rows(index, words);
-        if self.held + bytes.len() > self.limit {
-            if let Some(table) = self.tables.get(usize::from(index)) {
-                let rows = words.len() / (table.columns.len() + 1);
-                *self.lost.entry(table.name.clone()).or_default() += rows as u64;
-            }
-            return;
+        if let Some(bytes) = self.encoded(index, words) {
+            self.push(bytes);
         }
-        self.push(bytes);
+    }
+
+    /// `None`, and counted as lost, when there is no more room.
+    fn encoded(&mut self, index: u16, words: &[u64]) -> Option<Vec<u8>> {
+        let bytes = encode_rows(index, words);
+        if self.held + bytes.len() <= self.limit {
+            return Some(bytes);
+        }
+        if let Some(table) = self.tables.get(usize::from(index)) {
+            let rows = words.len() / (table.columns.len() + 1);
+            *self.lost.entry(table.name.clone()).or_default() += rows as u64;
+        }
+        None
     }
 
     /// Keeps a message; these are few.
@@ -315,6 +333,7 @@ impl Outbox {
 
     /// Everything below `next` is on the collector's disk.
     pub(crate) fn acknowledge(&mut self, next: u64) {
+        let next = next.min(self.next());
         if next > self.first {
             self.forget(next);
             self.log(ACKNOWLEDGED, &self.first.to_le_bytes());
@@ -328,11 +347,18 @@ impl Outbox {
             self.held -= entry.len();
             self.first += 1;
         }
+        self.first = self.first.max(next);
     }
 
     /// Forgets everything that waits: nobody records any more.
     pub(crate) fn clear(&mut self) {
         self.acknowledge(self.next());
+    }
+
+    /// The record has ended in order: what comes belongs to none.
+    pub(crate) fn end_record(&mut self) {
+        self.record.clear();
+        self.log(RECORD, b"");
     }
 
     /// True when nothing waits.
@@ -367,8 +393,16 @@ impl Outbox {
     }
 }
 
-fn ring_body(path: &Path, position: u64) -> Vec<u8> {
-    [&position.to_le_bytes(), path.as_os_str().as_bytes()].concat()
+fn ring_body(path: &Path, position: u64, entry: &[u8]) -> Vec<u8> {
+    let path = path.as_os_str().as_bytes();
+    [&position.to_le_bytes()[..], &(path.len() as u32).to_le_bytes(), path, entry].concat()
+}
+
+fn ring_of(body: &[u8]) -> Option<(u64, &Path, &[u8])> {
+    let (position, rest) = body.split_first_chunk::<8>()?;
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let (path, entry) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    Some((u64::from_le_bytes(*position), Path::new(std::ffi::OsStr::from_bytes(path)), entry))
 }
 
 /// Length, checksum, kind, body.

@@ -158,10 +158,9 @@ impl Ring {
         let table = &self.table;
         let rows = self.reader.read(|words, position| {
             match outbox.table(table) {
-                Some(index) => outbox.rows(index, words),
+                Some(index) => outbox.ring_rows(index, words, &path, position),
                 None => outbox.lost(&table.name, (words.len() / (table.columns.len() + 1)) as u64),
             }
-            outbox.ring_read(&path, position);
             // Before the program may write over them.
             outbox.flush();
         })?;

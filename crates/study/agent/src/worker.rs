@@ -71,7 +71,8 @@ struct Heard {
 impl<F: Feed> Worker<F> {
     /// Works until told to finish or, for [`Manner::OneRecord`], until the collector has gone.
     pub(crate) fn run(mut self) {
-        let mut recording = self.manner == Manner::OneRecord || !self.outbox.is_empty();
+        // An agent that was killed goes on with the record that was under way.
+        let mut recording = self.manner == Manner::OneRecord || !self.outbox.record().is_empty();
         if recording {
             self.feed.begin(&mut self.outbox);
         }
@@ -141,6 +142,8 @@ impl<F: Feed> Worker<F> {
     }
 
     fn hear(&mut self) -> io::Result<Heard> {
+        // Nothing is sent that an agent after this one would not know of.
+        self.outbox.flush();
         let (mut heard, stop, one) = (Heard::default(), &self.stop, self.manner == Manner::OneRecord);
         self.link.work(&mut self.outbox, &mut |message| match message {
             Message::Ping { .. } => heard.awake = true,
@@ -173,6 +176,10 @@ impl<F: Feed> Worker<F> {
         if let Err(error) = self.farewell(deadline) {
             tracing::debug!("no farewell: {error}");
         }
+        if self.outbox.is_empty() {
+            self.outbox.end_record();
+            self.outbox.flush();
+        }
         if self.manner == Manner::Persistent {
             self.link.drop_connection();
         }
@@ -192,6 +199,7 @@ impl<F: Feed> Worker<F> {
             Manner::Persistent => this.outbox.oldest() >= wanted,
         };
         while !over(self) && Instant::now() < deadline {
+            self.outbox.flush();
             self.link.work(&mut self.outbox, &mut |_| ())?;
             if !over(self) {
                 self.poll(deadline.saturating_duration_since(Instant::now()));
