@@ -10,6 +10,7 @@
 pub mod catalogue;
 mod gather;
 mod link;
+pub mod devices;
 mod machine;
 mod outbox;
 mod process;
