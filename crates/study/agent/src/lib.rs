@@ -19,6 +19,7 @@ pub mod recorder;
 mod rings;
 pub mod sampler;
 mod settings;
+pub mod services;
 mod worker;
 
 use std::sync::Arc;
