@@ -1,8 +1,8 @@
 //! Samplers of devices: GPUs and energy.
 //!
 //! Hardware that is missing is no error: its sampler says why in [`SamplerInfo::unavailable`] and gives no rows. Columns
-//! that a device never gives are left out of its table, which is decided when the sampler is opened. Readings are F64
-//! throughout, so that one that fails for a while (a GPU asleep) is "not a number" and no made-up figure.
+//! that a device never gives are left out of its table, which is decided when the sampler is opened. What devices tell is
+//! F64 throughout, so that a reading that fails for a while (a GPU asleep) is "not a number" and no made-up figure.
 
 pub mod drm;
 mod energy;
