@@ -132,8 +132,7 @@ fn line(exchanges: &[Exchange]) -> Option<ClockFacts> {
         reference_ns,
         uncertainty_ns: uncertainty.ceil() as i64,
         exchanges: exchanges.len().try_into().unwrap_or(u32::MAX),
-        from_ns: None,
-        later: Vec::new(),
+        ..ClockFacts::default()
     })
 }
 

@@ -89,18 +89,39 @@ pub enum RunStatus {
     Interrupted,
 }
 
+/// What a clock estimate rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockBasis {
+    /// Exchanges with the collector: whatever delays the messages had is within the uncertainty.
+    #[default]
+    Exchanges,
+    /// Frames that two panels saw: the way of the quickest frame counts as no time, which is not within the
+    /// uncertainty. One-way latencies are relative to that frame.
+    Frames,
+}
+
+impl ClockBasis {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Offset of a panel's clock, estimated over the run.
 ///
 /// `collector = panel + offset_ns + drift_ppm · 1e-6 · (panel - reference_ns)`, true within `± uncertainty_ns`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClockFacts {
+    /// What the estimate rests on.
+    #[serde(default, skip_serializing_if = "ClockBasis::is_usual")]
+    pub basis: ClockBasis,
     /// Collector minus panel at `reference_ns`.
     pub offset_ns: i64,
     /// Change of the offset, parts per million.
     pub drift_ppm: f64,
     /// The instant on the panel's clock that the line is anchored at.
     pub reference_ns: i64,
-    /// Half-width of what the exchanges allow, constant asymmetry included.
+    /// Half-width of what the exchanges allow, constant asymmetry included; of frames, see [`ClockBasis::Frames`].
     pub uncertainty_ns: i64,
     /// Number of exchanges behind the estimate.
     pub exchanges: u32,
@@ -216,7 +237,7 @@ pub struct Quality {
     /// What was found, worst first; empty in a quiet run.
     #[serde(default)]
     pub disturbances: Vec<Disturbance>,
-    /// What could not be judged because nobody sampled it (`steal`, `pressure`, `lag`, `others`).
+    /// What could not be judged on any panel because nobody sampled it (`steal`, `pressure`, `lag`, `others`).
     #[serde(default)]
     pub unknown: Vec<String>,
 }
@@ -233,6 +254,9 @@ pub struct Disturbance {
     pub share: f64,
     /// For people: what, how much, compared with what.
     pub text: String,
+    /// When, on the collector's clock; rising, not all of them where there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans_ns: Vec<[i64; 2]>,
 }
 
 /// Where an imported run comes from, and what its files do not say.
@@ -451,8 +475,7 @@ mod tests {
             reference_ns: 2,
             uncertainty_ns: 3,
             exchanges: 4,
-            from_ns: None,
-            later: Vec::new(),
+            ..ClockFacts::default()
         };
         run.panels.insert("guest".into(), PanelFacts { clock: Some(clock), ..PanelFacts::default() });
         run

@@ -309,8 +309,7 @@ fn clock(panel: Panel) -> ClockFacts {
         reference_ns: ORIGIN - offset_ns,
         uncertainty_ns,
         exchanges: 12,
-        from_ns: None,
-        later: Vec::new(),
+        ..ClockFacts::default()
     }
 }
 
