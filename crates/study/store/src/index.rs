@@ -10,8 +10,8 @@ use recording::facts::RunFacts;
 use recording::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
-/// Changes when the definition of anything in the index changes.
-const VERSION: u32 = 1;
+/// Changes when the definition of anything in the index changes, that of a run's quality included.
+const VERSION: u32 = 1_000 + stats::quality::VERSION;
 const FILE: &str = "index.json";
 
 /// The state of `run.toml` that an entry was made from.

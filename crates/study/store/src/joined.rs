@@ -10,7 +10,7 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use recording::facts::{ClockFacts, RunFacts};
+use recording::facts::{ClockBasis, ClockFacts, RunFacts};
 use recording::files::FileErrorKind;
 use recording::reader::{Column, Columns, read_table};
 use recording::spec::{Join, Panel};
@@ -32,6 +32,9 @@ pub struct JoinedSpan {
     pub ns: Vec<Option<i64>>,
     /// Half-width of the uncertainty that the clocks leave, in nanoseconds: both panels' added up, or 0 within a panel.
     pub uncertainty_ns: i64,
+    /// True across panels when a clock was found from the frames: relative to the quickest frame then, whose own time
+    /// nobody knows.
+    pub relative: bool,
 }
 
 /// Rows of several panels' tables that tell of the same frames.
@@ -55,6 +58,13 @@ pub struct Joined {
     pub unmatched: Vec<usize>,
     /// Places between partners where the key differs.
     pub mismatched: usize,
+}
+
+/// Whether a panel's clock is one that [`crate::align_by_frames`] found: latencies from it or to it are relative to the
+/// quickest frame.
+pub fn is_relative(facts: &RunFacts, panel: Panel) -> bool {
+    let clock = facts.panels.get(panel.name()).and_then(|p| p.clock.as_ref());
+    clock.is_some_and(|c| c.basis == ClockBasis::Frames)
 }
 
 /// Instants of 0 mean "never", see the tables' descriptions.
@@ -113,6 +123,7 @@ pub(crate) fn join(run_dir: &Path, facts: &RunFacts, join: &Join) -> Result<Join
                 .map(|row| Some(at(row, span.to.0, &span.to.1)? - at(row, span.from.0, &span.from.1)?))
                 .collect(),
             uncertainty_ns: if across { uncertainty(span.from.0) + uncertainty(span.to.0) } else { 0 },
+            relative: across && [span.from.0, span.to.0].into_iter().any(|p| is_relative(facts, p)),
         }
     });
     Ok(Joined {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use recording::facts::{RunFacts, RunStatus, StudyFacts, read_plan, read_run};
+use recording::facts::{FORMAT_MINOR, RunFacts, RunStatus, StudyFacts, read_plan, read_run, write_run};
 use recording::spec::{Levels, Response};
 use serde::Serialize;
 use stats::{Summary, student};
@@ -13,6 +13,7 @@ use stats::{Summary, student};
 use crate::StoreError;
 use crate::index::{Entry, Index, Stamp};
 use crate::joined::{self, Joined};
+use crate::quality;
 use crate::responses::responses;
 use crate::timeline::{self, Timeline};
 
@@ -103,7 +104,8 @@ impl Study {
                 runs.push(RunSummary { facts: entry.facts.clone(), responses: entry.responses.clone() });
                 continue;
             }
-            let Ok(facts) = read_run(&dir.join("run.toml")) else { continue };
+            let Ok(mut facts) = read_run(&dir.join("run.toml")) else { continue };
+            judge(&dir, &mut facts);
             let responses = derive(&dir, &facts, &self.plan).unwrap_or_else(|error| {
                 tracing::warn!("{}: {error}", planned.id);
                 BTreeMap::new()
@@ -181,7 +183,14 @@ impl Study {
             return Err(StoreError::NoRun(id.to_owned()));
         }
         let dir = self.dir.join("runs").join(id);
-        let facts = read_run(&dir.join("run.toml"))?;
+        let path = dir.join("run.toml");
+        let known = self.index.borrow();
+        let known = known.as_ref().zip(Stamp::of(&path)).and_then(|(index, stamp)| index.get(id, stamp));
+        if let Some(entry) = known {
+            return Ok((dir, entry.facts.clone()));
+        }
+        let mut facts = read_run(&path)?;
+        judge(&dir, &mut facts);
         Ok((dir, facts))
     }
 
@@ -206,6 +215,18 @@ impl Study {
     }
 }
 
+/// Gives a closed run that has none a verdict of the present definition on its quality. The file stays as it is: whoever
+/// only looks at a study does not write into its runs; the index keeps the verdict.
+fn judge(dir: &Path, facts: &mut RunFacts) {
+    if facts.status == RunStatus::Running || quality::is_current(facts) {
+        return;
+    }
+    match quality::quality(dir, facts) {
+        Ok(quality) => facts.quality = Some(quality),
+        Err(error) => tracing::warn!("{}: its quality cannot be judged: {error}", facts.id),
+    }
+}
+
 /// What responses depend on besides the run.
 fn question(plan: &StudyFacts) -> String {
     serde_json::to_string(&(&plan.subject.responses, &plan.subject.joins)).unwrap_or_default()
@@ -220,12 +241,21 @@ fn derive(dir: &Path, facts: &RunFacts, plan: &StudyFacts) -> Result<BTreeMap<St
     responses(dir, facts, &plan.subject, &joins)
 }
 
-/// Summarises a run that was just closed, and writes the joined tables beside its raw ones.
+/// Summarises a run that was just closed: writes the joined tables beside its raw ones, and the verdict on its quality
+/// into its `run.toml`, unless that is of a newer version than is written here.
 ///
 /// # Errors
 /// Its tables cannot be read, or the derived ones not written.
 pub fn summarise(run_dir: &Path, plan: &StudyFacts) -> Result<RunSummary, StoreError> {
-    let facts = read_run(&run_dir.join("run.toml"))?;
+    let path = run_dir.join("run.toml");
+    let mut facts = read_run(&path)?;
+    if facts.status != RunStatus::Running && !quality::is_current(&facts) {
+        facts.quality = Some(quality::quality(run_dir, &facts)?);
+        // A newer version's file has fields that would get lost.
+        if facts.minor <= FORMAT_MINOR {
+            write_run(&path, &facts)?;
+        }
+    }
     let joins: Vec<_> =
         plan.subject.joins.iter().map(|j| joined::join(run_dir, &facts, j)).collect::<Result<_, _>>()?;
     for joined in joins.iter().filter(|j| !j.rows.is_empty()) {

@@ -29,6 +29,12 @@ const SECOND: i64 = 1_000_000_000;
 const ORIGIN: i64 = 1_000 * SECOND;
 /// Every run cuts this from its start.
 const WARMUP_S: f64 = 0.5;
+/// Position of the run that is disturbed: in the second half of its window other programs use [`OTHERS`] of the host.
+pub const DISTURBED: usize = 2;
+/// Share of the host's CPU time that other programs use in the disturbed part.
+pub const OTHERS: f64 = 0.6;
+/// Cores of the host.
+const CORES: f64 = 2.0;
 
 /// What to make.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -348,6 +354,8 @@ fn write_one(
         let rows = process_rows(panel, span.clone(), levels, planned.repeat);
         write_table(&dir, &format!("{panel}.process"), &process_table(), &rows, status)?;
     }
+    let from = if position == DISTURBED { window[0] + (window[1] - window[0]) / 2 } else { i64::MAX };
+    write_table(&dir, "host.machine", &machine_table(), &machine_rows(span, from), status)?;
     write_run(&dir.join("run.toml"), &facts(plan, planned, position, status, start, window))?;
     Ok(())
 }
@@ -558,6 +566,28 @@ fn process_table() -> Table {
     Table::new("process", "Made-up process figures")
         .column("cpu_percent", F64, "%", "CPU, 100: one core")
         .column("rss_bytes", U64, "B", "Resident memory")
+        .column("cpu_user_ns", U64, "ns", "CPU time in user mode since the start")
+        .column("cpu_system_ns", U64, "ns", "CPU time in the kernel since the start")
+}
+
+fn machine_table() -> Table {
+    Table::new("machine", "Made-up figures of a machine")
+        .column("cpu_user_ns", U64, "ns", "CPU time in user mode since its start, all cores")
+        .column("cpu_system_ns", U64, "ns", "CPU time in the kernel since its start, all cores")
+        .column("cpu_iowait_ns", U64, "ns", "Idle time with disk requests under way, all cores")
+        .column("cpu_steal_ns", U64, "ns", "Time that the hypervisor gave to others, all cores")
+        .column("cpu_idle_ns", U64, "ns", "Idle time, all cores")
+}
+
+/// Four samples a second; a twentieth of the machine is busy, and [`OTHERS`] more from `disturbed_from` on.
+fn machine_rows(span: std::ops::Range<i64>, disturbed_from: i64) -> Vec<u64> {
+    let start = span.start;
+    let rows = span.step_by((SECOND / 4) as usize).flat_map(|t| {
+        let all = (t - start) as f64 * CORES;
+        let busy = 0.05 * all + OTHERS * t.saturating_sub(disturbed_from).max(0) as f64 * CORES;
+        [on_panel(Panel::Host, t) as u64, (0.8 * busy) as u64, (0.2 * busy) as u64, 0, 0, (all - busy) as u64]
+    });
+    rows.collect()
 }
 
 /// Four samples a second; over repeats 0, 1, 2 the mean is the truth.
@@ -572,7 +602,14 @@ fn process_rows(panel: Panel, span: std::ops::Range<i64>, levels: &Levels, repea
     instants
         .flat_map(|(i, t)| {
             let wave = if i.is_multiple_of(2) { 0.4 } else { -0.4 };
-            [on_panel(panel, t) as u64, (cpu + wave).to_bits(), (48 << 20) + (i as u64) * 4096]
+            let used = i as f64 * SECOND as f64 / 4.0 * cpu / 100.0;
+            [
+                on_panel(panel, t) as u64,
+                (cpu + wave).to_bits(),
+                (48 << 20) + (i as u64) * 4096,
+                (0.9 * used) as u64,
+                (0.1 * used) as u64,
+            ]
         })
         .collect()
 }

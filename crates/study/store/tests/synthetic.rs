@@ -3,7 +3,7 @@
 
 use recording::facts::RunStatus;
 use store::Study;
-use store::synthetic::{Recipe, Stages, guest_cpu, write};
+use store::synthetic::{DISTURBED, OTHERS, Recipe, Stages, guest_cpu, write};
 
 fn study(recipe: Recipe) -> (tempfile::TempDir, Study) {
     let dir = tempfile::tempdir().unwrap();
@@ -83,6 +83,102 @@ fn a_study_under_way_can_be_read_and_its_index_is_not_needed() {
     assert!(!study.timeline(last).unwrap().panels.is_empty());
     std::fs::write(dir.path().join("index.json"), b"{ torn").unwrap();
     assert_eq!(Study::open(dir.path()).unwrap().runs().unwrap(), before);
+}
+
+#[test]
+fn the_disturbed_run_is_flagged_with_reason_share_and_time_and_no_other() {
+    let (_dir, study) = study(Recipe { seconds: 8.0, ..QUICK });
+    for (position, run) in study.runs().unwrap().into_iter().enumerate() {
+        let quality = run.facts.quality.unwrap();
+        assert_eq!(quality.disturbed, position == DISTURBED, "{}: {:?}", run.facts.id, quality.disturbances);
+        assert_eq!(quality.unknown, ["pressure", "lag"]);
+        if position == DISTURBED {
+            let [found] = &quality.disturbances[..] else { panic!("{:?}", quality.disturbances) };
+            assert_eq!((found.kind.as_str(), found.panel), ("others", Some(recording::spec::Panel::Host)));
+            // Samples are taken together to a second, so that one more can be counted in.
+            assert!((0.5..=0.65).contains(&found.share), "half of the time: {}", found.share);
+            // Of the twentieth that is always busy all but the run's own is others', too.
+            assert!(
+                found.text.contains(&format!("{:.0} % at worst", 100.0 * (OTHERS + 0.05))),
+                "{}",
+                found.text
+            );
+            let window = run.facts.window_ns.unwrap();
+            assert!(found.spans_ns.iter().all(|s| window[0] <= s[0] && s[0] < s[1] && s[1] <= window[1]));
+        }
+    }
+}
+
+#[test]
+fn a_verdict_goes_into_the_facts_when_a_run_is_summarised_and_only_then() {
+    let (dir, study) = study(QUICK);
+    let run = dir.path().join("runs").join(&study.plan.runs[DISTURBED].id);
+    let path = run.join("run.toml");
+    let before = std::fs::read(&path).unwrap();
+    assert!(study.runs().unwrap()[DISTURBED].facts.quality.is_some(), "who looks is told");
+    assert!(study.run(&study.plan.runs[DISTURBED].id).unwrap().1.quality.unwrap().disturbed);
+    assert_eq!(std::fs::read(&path).unwrap(), before, "and writes nothing into the run");
+    let summary = store::summarise(&run, &study.plan).unwrap();
+    let written = recording::facts::read_run(&path).unwrap();
+    assert!(written.quality.as_ref().is_some_and(|q| q.disturbed) && written == summary.facts);
+
+    // A verdict of an older definition is made anew, a newer version's file is left alone.
+    let old = recording::facts::Quality::default();
+    let facts = recording::facts::RunFacts { quality: Some(old), minor: 99, ..written };
+    recording::facts::write_run(&path, &facts).unwrap();
+    assert!(store::summarise(&run, &study.plan).unwrap().facts.quality.unwrap().disturbed);
+    assert_eq!(recording::facts::read_run(&path).unwrap(), facts);
+}
+
+#[test]
+fn lost_rows_steps_and_silence_flag_a_run() {
+    let (dir, study) = study(QUICK);
+    let run = dir.path().join("runs").join(&study.plan.runs[0].id);
+    let mut facts = recording::facts::read_run(&run.join("run.toml")).unwrap();
+    let window = facts.window_ns.unwrap();
+    let mark = |t_ns, kind: &str, text: &str| recording::facts::Marker {
+        t_ns,
+        panel: Some(recording::spec::Panel::Guest),
+        kind: kind.into(),
+        text: text.into(),
+    };
+    assert!(!store::quality(&run, &facts).unwrap().disturbed);
+    facts.markers = vec![
+        mark(window[0] - 5, "clock_step", "before the window"),
+        mark(window[0] + 500_000_000, "agent_silent", "a"),
+        mark(window[0] + 600_000_000, "clock_step", "its clock stood still for at least 1.0 ms"),
+        mark(window[0] + 1_000_000_000, "agent_back", "a, after 0.5 s"),
+    ];
+    facts.panels.get_mut("client").unwrap().lost = [("frames".to_owned(), 3)].into();
+    let quality = store::quality(&run, &facts).unwrap();
+    let seen: Vec<_> =
+        quality.disturbances.iter().map(|d| (d.kind.as_str(), (d.share * 100.0) as i64)).collect();
+    assert!(quality.disturbed && seen.len() == 3, "{seen:?}");
+    assert!(seen.contains(&("gap", 25)) && seen.contains(&("clock", 0)), "{seen:?}");
+    let lost = quality.disturbances.iter().find(|d| d.kind == "lost").unwrap();
+    assert!(lost.text == "3 rows were lost: 3 of frames" && (0.01..0.2).contains(&lost.share), "{lost:?}");
+}
+
+#[test]
+fn a_table_that_stops_for_a_while_is_a_gap() {
+    let (dir, study) = study(QUICK);
+    let run = dir.path().join("runs").join(&study.plan.runs[0].id);
+    let mut facts = recording::facts::read_run(&run.join("run.toml")).unwrap();
+    let window = facts.window_ns.unwrap();
+    facts.window_ns = Some([window[0], window[1] + 2_000_000_000]);
+    let quality = store::quality(&run, &facts).unwrap();
+    assert!(
+        quality.disturbances.iter().all(|d| d.kind == "gap" && (d.share - 0.5).abs() < 0.1),
+        "{quality:?}"
+    );
+    assert_eq!((quality.disturbances.len(), quality.disturbed), (3, true));
+    facts.window_ns = None;
+    let quality = store::quality(&run, &facts).unwrap();
+    assert_eq!(
+        (quality.disturbed, quality.unknown.len()),
+        (false, 4),
+        "a run without a window is not judged"
+    );
 }
 
 #[test]
