@@ -14,6 +14,7 @@ use recording::spec::Levels;
 use crate::campaign::Campaign;
 use crate::error::BenchError;
 use crate::estimate::Estimate;
+use crate::own::OwnUse;
 use crate::plan::WRITER;
 use crate::progress::{Progress, RunEnd};
 use crate::sink::RunSink;
@@ -152,7 +153,12 @@ fn execute(
     let collector = Collector::start(CollectorOptions::new(address, dir.into())).map_err(|e| chain(&e))?;
     let seconds = Duration::from_secs_f64;
     let (warmup, record) = (seconds(campaign.facts.warmup_s), seconds(campaign.facts.record_s));
-    let mut sink = RunSink::new(&collector, dir.into(), warmup, record, cancel, tick);
+    let mut own = OwnUse::start(dir);
+    let mut each = || {
+        own.tick();
+        tick();
+    };
+    let mut sink = RunSink::new(&collector, dir.into(), warmup, record, cancel, &mut each);
     let ended = subject.prepare(point).and_then(|()| subject.run(&mut sink));
     let torn_down = subject.teardown();
     let window_ns = sink.window_ns();
@@ -171,6 +177,7 @@ fn execute(
         let reason = facts.reason.clone();
         sink.event(None, "fault", &reason);
     }
+    own.finish();
     facts.window_ns = window_ns;
     facts.ended = facts::now();
     drop(reserve);

@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod estimate;
 mod level;
+mod own;
 pub mod plan;
 mod progress;
 mod sink;
