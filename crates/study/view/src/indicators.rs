@@ -1,6 +1,6 @@
 //! Every indicator of a run as the page draws it: counters as rates, durations across panels beside those within one.
 
-use recording::facts::{Marker, RunFacts};
+use recording::facts::{Marker, Quality, RunFacts};
 use recording::spec::Panel;
 use serde::Serialize;
 use store::{Series, StoreError, Study};
@@ -46,6 +46,8 @@ struct Indicator {
     description: String,
     /// Of the value (not of the instant), for durations between panels.
     uncertainty_ns: Option<i64>,
+    /// Clocks were found from frames: relative to the quickest frame.
+    relative: bool,
     series: Series,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Indicators {
     facts: RunFacts,
     end_ns: i64,
     window_ns: Option<[i64; 2]>,
+    quality: Option<Quality>,
     markers: Vec<Marker>,
     clocks: Vec<(Panel, Option<i64>)>,
     all: Vec<Indicator>,
@@ -80,6 +83,10 @@ pub(crate) struct TimelineJson<'a> {
     status: recording::facts::RunStatus,
     end_ns: i64,
     window_ns: Option<[i64; 2]>,
+    /// What disturbed it, with spans in nanoseconds since the start of the run; null where nobody looked.
+    quality: Option<&'a Quality>,
+    /// Why it is flagged; empty when it is not.
+    flags: Vec<String>,
     markers: &'a [Marker],
     panels: Vec<PanelJson<'a>>,
 }
@@ -88,6 +95,8 @@ pub(crate) struct TimelineJson<'a> {
 struct PanelJson<'a> {
     panel: Panel,
     uncertainty_ns: Option<i64>,
+    /// Its clock was found from frames: instants are as if the quickest frame had taken no time.
+    relative: bool,
     series: Vec<SeriesJson<'a>>,
 }
 
@@ -99,6 +108,7 @@ struct SeriesJson<'a> {
     description: &'a str,
     unit: &'a str,
     uncertainty_ns: Option<i64>,
+    relative: bool,
     /// Samples in the whole run.
     samples: usize,
     /// Nanoseconds since the start of the run; absent when they were not asked for.
@@ -125,8 +135,13 @@ impl Indicators {
             let shown = part.series.into_iter().filter(|s| !NAMES_OF_ROWS.contains(&s.column.as_str()));
             all.extend(shown.map(|series| of_column(part.panel, series)));
         }
+        let mut quality = facts.quality.clone();
+        for disturbance in quality.iter_mut().flat_map(|q| &mut q.disturbances) {
+            disturbance.spans_ns.iter_mut().flatten().for_each(|t| *t = t.saturating_sub(timeline.start_ns));
+        }
         Ok(Self {
             facts,
+            quality,
             end_ns: timeline.end_ns.clamp(1, i64::MAX / 2),
             window_ns: timeline.window_ns,
             markers: timeline.markers,
@@ -157,18 +172,22 @@ impl Indicators {
                     description: &i.description,
                     unit: &i.series.unit,
                     uncertainty_ns: i.uncertainty_ns,
+                    relative: i.relative,
                     samples: i.series.t_ns.len(),
                     t,
                     v,
                 }
             });
-            PanelJson { panel: *panel, uncertainty_ns: *uncertainty_ns, series: series.collect() }
+            let relative = store::is_relative(&self.facts, *panel);
+            PanelJson { panel: *panel, uncertainty_ns: *uncertainty_ns, relative, series: series.collect() }
         });
         TimelineJson {
             run: &self.facts.id,
             status: self.facts.status,
             end_ns: self.end_ns,
             window_ns: self.window_ns,
+            quality: self.quality.as_ref(),
+            flags: self.facts.quality.as_ref().map(store::reasons).unwrap_or_default(),
             markers: &self.markers,
             panels: panels.collect(),
         }
@@ -206,6 +225,7 @@ fn of_column(panel: Panel, series: Series) -> Indicator {
         group: series.table.clone(),
         description,
         uncertainty_ns: None,
+        relative: false,
         series,
     }
 }
@@ -234,6 +254,7 @@ fn spans(study: &Study, run: &str, start_ns: i64) -> Result<Vec<Indicator>, Stor
             group: "across panels".into(),
             description: span.description.clone(),
             uncertainty_ns: across.then_some(span.uncertainty_ns),
+            relative: span.relative,
             series: Series {
                 table: "joined".into(),
                 column: span.name.clone(),

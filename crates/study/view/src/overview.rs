@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recording::facts::{HostFacts, RunStatus, StudyFacts};
-use recording::spec::{Better, Level, Levels, Panel, Response, Statistic};
+use recording::facts::{HostFacts, RunFacts, RunStatus, StudyFacts};
+use recording::spec::{Better, Level, Levels, Panel, Response, Span, Statistic};
 use serde::Serialize;
 use store::{Cell, RunSummary, StoreError, Study};
 
@@ -62,6 +62,8 @@ struct Counts {
     interrupted: usize,
     running: usize,
     unreadable: usize,
+    /// Runs that something outside disturbed, whatever their state.
+    flagged: usize,
 }
 
 impl StudyJson {
@@ -73,6 +75,7 @@ impl StudyJson {
             ..Counts::default()
         };
         for run in &runs {
+            counts.flagged += usize::from(run.facts.quality.as_ref().is_some_and(|q| q.disturbed));
             *match run.facts.status {
                 RunStatus::Complete => &mut counts.complete,
                 RunStatus::Failed => &mut counts.failed,
@@ -180,6 +183,8 @@ pub(crate) struct MatrixJson {
     /// Half-width of what the clocks leave open in each value, in the unit of the response, in the worst run; null for
     /// what begins and ends on one clock.
     clocks: Option<f64>,
+    /// Whether clocks were found from frames in any run: values are relative to the quickest frame then.
+    relative: bool,
     cells: Vec<CellJson>,
 }
 
@@ -202,6 +207,8 @@ struct CellJson {
 struct ValueJson {
     run: String,
     value: f64,
+    /// Why the run is flagged; empty when it is not.
+    flags: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -216,14 +223,30 @@ impl MatrixJson {
         let asked = study.response(name)?;
         let (response, runs) = (response_json(&study.plan, asked), study.runs()?);
         let clocks = clocks(&study.plan, asked, &runs);
+        let relative = relative(&study.plan, asked, &runs);
         let cells = study.matrix(name)?.into_iter().map(|cell| cell_json(cell, &runs)).collect();
-        Ok(Self { response, clocks, cells })
+        Ok(Self { response, clocks, relative, cells })
     }
 }
 
-fn clocks(plan: &StudyFacts, response: &Response, runs: &[RunSummary]) -> Option<f64> {
+/// Why each flagged run is flagged; without flag, nothing.
+fn flags(facts: &RunFacts) -> Vec<String> {
+    facts.quality.as_ref().map(store::reasons).unwrap_or_default()
+}
+
+/// The span across panels that a response is made of, where it is one.
+fn across<'a>(plan: &'a StudyFacts, response: &Response) -> Option<&'a Span> {
     let spans = plan.subject.joins.iter().filter(|j| j.name == response.table).flat_map(|j| &j.spans);
-    let span = spans.into_iter().find(|s| s.name == response.column && s.from.0 != s.to.0)?;
+    spans.into_iter().find(|s| s.name == response.column && s.from.0 != s.to.0)
+}
+
+fn relative(plan: &StudyFacts, response: &Response, runs: &[RunSummary]) -> bool {
+    let Some(span) = across(plan, response) else { return false };
+    runs.iter().any(|run| [span.from.0, span.to.0].into_iter().any(|p| store::is_relative(&run.facts, p)))
+}
+
+fn clocks(plan: &StudyFacts, response: &Response, runs: &[RunSummary]) -> Option<f64> {
+    let span = across(plan, response)?;
     let unsure = |run: &RunSummary| {
         let of = |panel: Panel| run.facts.panels.get(panel.name())?.clock.as_ref().map(|c| c.uncertainty_ns);
         Some(of(span.from.0)?.saturating_add(of(span.to.0)?))
@@ -255,7 +278,14 @@ fn cell_json(cell: Cell, runs: &[RunSummary]) -> CellJson {
         high: finite(cell.high),
         without: without.collect(),
         levels: cell.levels,
-        values: cell.values.into_iter().map(|(run, value)| ValueJson { run, value }).collect(),
+        values: cell
+            .values
+            .into_iter()
+            .map(|(run, value)| {
+                let facts = runs.iter().find(|r| r.facts.id == run).map(|r| flags(&r.facts));
+                ValueJson { run, value, flags: facts.unwrap_or_default() }
+            })
+            .collect(),
     }
 }
 
@@ -272,6 +302,10 @@ pub(crate) struct RunJson {
     ended: String,
     levels: Levels,
     responses: BTreeMap<String, f64>,
+    /// Whether something outside disturbed it; null where nobody looked.
+    disturbed: Option<bool>,
+    /// Why it is flagged; empty when it is not.
+    flags: Vec<String>,
 }
 
 /// Every run of the plan, in its order.
@@ -293,9 +327,13 @@ pub(crate) fn runs(study: &Study) -> Result<Vec<RunJson>, StoreError> {
             ended: String::new(),
             levels: levels(planned.point),
             responses: Default::default(),
+            disturbed: None,
+            flags: Vec::new(),
         };
         if let Some(summary) = begun.remove(&planned.id) {
             run.status = format!("{:?}", summary.facts.status).to_lowercase();
+            run.disturbed = summary.facts.quality.as_ref().map(|q| q.disturbed);
+            run.flags = flags(&summary.facts);
             run.reason = summary.facts.reason;
             run.started = summary.facts.started;
             run.ended = summary.facts.ended;

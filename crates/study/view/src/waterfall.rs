@@ -48,6 +48,8 @@ pub(crate) struct Stage {
     to: Panel,
     /// Half-width of what is not known of its length: both panels' clocks, where it goes from one to another.
     uncertainty_ns: i64,
+    /// Clocks were found from frames: relative to the quickest frame.
+    relative: bool,
 }
 
 /// One frame.
@@ -203,7 +205,10 @@ fn stages(tables: &Tables<'_>, joined: &Joined) -> Vec<(Stage, Instant, Instant)
     let unsure = |panel: Panel| tables.clock(panel).map_or(0, |c| c.uncertainty_ns);
     let stage = |name: &str, label: &str, from: Instant, to: Instant| {
         let uncertainty_ns = if from.0 == to.0 { 0 } else { unsure(from.0) + unsure(to.0) };
-        let stage = Stage { name: name.into(), label: label.into(), from: from.0, to: to.0, uncertainty_ns };
+        let relative =
+            from.0 != to.0 && [from.0, to.0].into_iter().any(|p| store::is_relative(tables.facts, p));
+        let (name, label) = (name.into(), label.into());
+        let stage = Stage { name, label, from: from.0, to: to.0, uncertainty_ns, relative };
         (stage, from, to)
     };
     let known: Vec<_> = FRAME

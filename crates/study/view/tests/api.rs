@@ -173,6 +173,33 @@ fn a_matrix_has_every_point_and_null_where_there_is_no_number() {
 }
 
 #[test]
+fn a_disturbed_run_is_flagged_wherever_it_is_told_of() {
+    let page = Page::of(Recipe { repeats: 1, seconds: 4.0, failed: 0, running: false }, None);
+    assert_eq!(page.json("/api/study")["counts"]["flagged"], 1);
+    let run = page.run(store::synthetic::DISTURBED);
+    let runs = page.json("/api/runs");
+    for listed in runs.as_array().unwrap() {
+        assert_eq!(listed["disturbed"], Value::Bool(listed["id"] == run), "{listed}");
+    }
+    let matrix = page.json("/api/matrix?response=latency_p50");
+    let values: Vec<_> =
+        matrix["cells"].as_array().unwrap().iter().flat_map(|c| c["values"].as_array().unwrap()).collect();
+    for value in values {
+        let flags = value["flags"].as_array().unwrap();
+        assert_eq!(flags.len(), usize::from(value["run"] == run), "{value}");
+    }
+    assert_eq!(matrix["relative"], false);
+    let timeline = page.json(&format!("/api/run/{run}/timeline?series="));
+    assert!(timeline["flags"][0].as_str().unwrap().starts_with("others on host, "), "{}", timeline["flags"]);
+    let window = &timeline["window_ns"];
+    let span = &timeline["quality"]["disturbances"][0]["spans_ns"][0];
+    let within = window[0].as_i64() < span[0].as_i64() && span[1].as_i64() <= window[1].as_i64();
+    assert!(within, "{span} in {window}: nanoseconds since the start of the run");
+    assert_eq!(page.json(&format!("/api/run/{}/timeline", page.run(0)))["flags"], serde_json::json!([]));
+    assert_eq!(page.json(&format!("/api/run/{run}"))["quality"]["disturbed"], true);
+}
+
+#[test]
 fn a_timeline_is_thinned_to_its_width_and_keeps_what_was_asked_for() {
     let page = Page::new();
     let run = page.run(0);

@@ -184,6 +184,10 @@ export class Chart {
       const dx = n > 1 && !this.model.lines ? ((i / (n - 1)) * 2 - 1) * Math.min(half * 0.6, 14) : 0;
       const dot = { run: v.run, x: x + dx, y: y(v.value) };
       placed.dots.push(dot);
+      if (v.flags.length) {
+        this.warning(context, dot);
+        return;
+      }
       context.beginPath();
       context.arc(dot.x, dot.y, 2.6, 0, 2 * Math.PI);
       context.fillStyle = colour("card");
@@ -192,6 +196,20 @@ export class Chart {
       context.lineWidth = 1;
       context.stroke();
     });
+  }
+
+  /** A run that something outside disturbed: another shape than the others' circles. */
+  warning(context, { x, y }) {
+    context.beginPath();
+    context.moveTo(x, y - 6);
+    context.lineTo(x + 5.5, y + 4);
+    context.lineTo(x - 5.5, y + 4);
+    context.closePath();
+    context.fillStyle = colour("card");
+    context.fill();
+    context.strokeStyle = colour("warn");
+    context.lineWidth = 1.8;
+    context.stroke();
   }
 
   /** The interval; an end beyond the axis (a quantity that cannot be negative) has no cap. */

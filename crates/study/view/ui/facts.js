@@ -31,7 +31,7 @@ function panel(name, facts, run) {
     ...Object.entries(facts.versions),
     ...extra.filter(([key]) => !key.includes(".")).map(([key, value]) => [key, value]),
     ...Object.entries(facts.facts),
-    ["clock", facts.clock ? `± ${quantity(facts.clock.uncertainty_ns, "ns")} (${facts.clock.exchanges} exchanges, drift ${facts.clock.drift_ppm.toFixed(3)} ppm)` : "not aligned"],
+    ["clock", facts.clock?.basis === "frames" ? `± ${quantity(facts.clock.uncertainty_ns, "ns")} relative to the quickest frame (found from the frames, drift ${facts.clock.drift_ppm.toFixed(3)} ppm)` : facts.clock ? `± ${quantity(facts.clock.uncertainty_ns, "ns")} (${facts.clock.exchanges} exchanges, drift ${facts.clock.drift_ppm.toFixed(3)} ppm)` : "not aligned"],
     ["samples lost", String(lost), lost > 0],
   ].map(([key, value, bad]) => [key, plain(value), bad])), properties(inner));
 }
@@ -58,5 +58,6 @@ export function facts(run, study) {
     h("div", {}, h("h3", {}, "Run"), list([
       ["begun", run.started], ["ended", run.ended || "–"], ["repeat", `${run.repeat + 1} of ${study.repeats}`], ["seed of the order", String(study.seed)],
       ["warm-up", `${study.warmup_s} s`], ["recorded", run.window_ns ? `${((run.window_ns[1] - run.window_ns[0]) / 1e9).toFixed(3)} s` : "never reached"],
+      ["quality", run.quality ? `${run.quality.disturbed ? "disturbed from outside" : "no disturbance found"}${run.quality.unknown?.length ? `; not judged: ${run.quality.unknown.join(", ")}` : ""}` : "not judged", run.quality?.disturbed],
       ["written by", run.writer]]))));
 }

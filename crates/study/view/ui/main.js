@@ -24,6 +24,7 @@ function progress(counts) {
   if (counts.running) badges.push(h("span", { class: "badge running" }, `${counts.running} under way`));
   if (counts.failed) badges.push(h("span", { class: "badge failed" }, `${counts.failed} failed`));
   if (counts.interrupted) badges.push(h("span", { class: "badge" }, `${counts.interrupted} interrupted`));
+  if (counts.flagged) badges.push(h("span", { class: "badge disturbed", title: "Something outside took the machine's time, or samples are missing: the runs say what" }, `△ ${counts.flagged} disturbed`));
   if (counts.unreadable) badges.push(h("span", { class: "badge failed" }, `${counts.unreadable} unreadable`));
   return badges;
 }

@@ -171,11 +171,13 @@ class MatrixView {
     this.heading.replaceChildren(h("h1", {}, response.label), h("span", { class: "quiet" },
       [response.unit ? `in ${response.unit}` : null, BETTER[response.better]].filter(Boolean).join(", ")),
     ...(this.matrix.clocks === null ? [] : [h("span", { class: "quiet", title: "Begins on one clock and ends on another: every value is true within this, in the worst run" }, `clocks ± ${value(this.matrix.clocks)}`)]),
+    ...(this.matrix.relative ? [h("span", { class: "quiet", title: "The clocks were found from the frames themselves: the way of the quickest frame counts as no time" }, "relative to the quickest frame")] : []),
     h("span", { class: "quiet small end" }, response.description));
+    const flagged = model.facets.some((f) => f.marks.some((m) => m.cell.values.some((v) => v.flags.length)));
     const failed = model.facets.some((f) => f.marks.some((m) => m.cell.without.length));
     this.legend.replaceChildren(
       ...(series ? [h("span", { class: "quiet" }, series.name), ...model.series.map((text, i) => h("span", { class: "key" }, h("i", { colour: seriesColour(i) }), text))] : []),
-      h("span", { class: "quiet small" }, `${this.lines ? "Points" : "Bars"}: mean over runs · whiskers: 95 % interval of the mean (Student) · circles: single runs${failed ? " · crosses: runs without a result" : ""}`));
+      h("span", { class: "quiet small" }, `${this.lines ? "Points" : "Bars"}: mean over runs · whiskers: 95 % interval of the mean (Student) · circles: single runs${flagged ? " · triangles: runs disturbed from outside" : ""}${failed ? " · crosses: runs without a result" : ""}`));
     this.chart.set(model);
     document.documentElement.dataset.plot = `matrix:${response.name}`;
     if (!performance.getEntriesByName("first-plot").length) performance.mark("first-plot");
@@ -193,7 +195,8 @@ class MatrixView {
       ["standard deviation", value(cell.sd)],
       ...(this.matrix.clocks === null ? [] : [["clocks", `± ${value(this.matrix.clocks)}`]]),
       ["runs", String(cell.n)],
-    ]), ...cell.without.map((w) => h("div", { class: "error small" }, `${w.run}: ${w.status}${w.reason ? `, ${w.reason}` : ""}`)),
+    ]), ...cell.values.filter((v) => v.flags.length && (!of || of.run === v.run)).map((v) => h("div", { class: "warn small" }, `△ ${v.run}: disturbed: ${v.flags.join("; ")}`)),
+    ...cell.without.map((w) => h("div", { class: "error small" }, `${w.run}: ${w.status}${w.reason ? `, ${w.reason}` : ""}`)),
     h("div", { class: "quiet small" }, of ? "Click: this run" : "Click: the runs of this point"));
   }
 
@@ -233,7 +236,7 @@ class MatrixView {
         numeric("sd", (c) => c.sd, "Standard deviation over runs"),
         { name: "n", numeric: true, title: "Runs with a result", value: (c) => c.n },
         { name: "runs", class: "runs", value: (c) => c.values.length, cell: (c) => [
-          ...c.values.map((v) => h("a", { href: runAddress(v.run), title: v.run }, number(v.value))),
+          ...c.values.map((v) => h("a", { href: runAddress(v.run), class: v.flags.length ? "warn" : null, title: [v.run, ...v.flags].join("\n") }, `${number(v.value)}${v.flags.length ? " △" : ""}`)),
           ...c.without.map((w) => h("a", { href: runAddress(w.run), class: "error", title: w.reason }, w.status)),
         ] },
       ], { caption: `${response.label} by point`, rowClass: (c) => (c.point === this.point ? "picked" : null) });
@@ -257,7 +260,8 @@ class MatrixView {
       { name: "run", value: (r) => r.id, cell: (r) => (began(r) ? h("a", { href: runAddress(r.id) }, r.id) : r.id) },
       ...this.factorColumns(),
       { name: "repeat", numeric: true, value: (r) => r.repeat + 1 },
-      { name: "status", value: (r) => r.status, cell: (r) => [h("span", { class: `badge ${r.status}` }, r.status), r.reason ? ` ${r.reason}` : ""] },
+      { name: "status", value: (r) => r.status, cell: (r) => [h("span", { class: `badge ${r.status}` }, r.status), r.reason ? ` ${r.reason}` : "",
+        r.flags.length ? h("span", { class: "warn small" }, " ", h("span", { class: "badge disturbed" }, "△ disturbed"), ` ${r.flags.join("; ")}`) : ""] },
       { name: `${response.label}${response.unit ? ` [${response.unit}]` : ""}`, numeric: true, value: (r) => r.responses[response.name], cell: (r) => number(r.responses[response.name]) },
       { name: "started", value: (r) => r.started, cell: (r) => r.started.replace("T", " ").replace(/\.\d+Z$|Z$/, "") },
     ], { caption: "Runs" });

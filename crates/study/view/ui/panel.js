@@ -63,8 +63,10 @@ export class Panel {
     this.timeline = timeline;
     this.series = panel?.series ?? [];
     const known = panel && panel.uncertainty_ns !== null;
-    this.clock.textContent = !panel ? "recorded nothing" : known ? `clock ± ${quantity(panel.uncertainty_ns, "ns")}` : "clock not aligned";
-    this.clock.title = known
+    this.clock.textContent = !panel ? "recorded nothing" : known ? `clock ± ${quantity(panel.uncertainty_ns, "ns")}${panel.relative ? ", relative to the quickest frame" : ""}` : "clock not aligned";
+    this.clock.title = panel?.relative
+      ? "Found from the frames themselves: the way of the quickest frame counts as no time, which is not in the uncertainty"
+      : known
       ? "How far this panel's clock can be from the collector's, as the exchanges between the two allow"
       : "Too few clock exchanges: its instants are shown as they are";
     this.drawChips();
@@ -82,8 +84,8 @@ export class Panel {
     this.chips.replaceChildren(...this.shown().map((s) => {
       const output = h("output", {}, "");
       this.outputs.set(s.id, output);
-      const unsure = s.uncertainty_ns ? h("span", { class: "quiet" }, `± ${quantity(s.uncertainty_ns, "ns")}`) : null;
-      const about = unsure ? `${s.description}; begins and ends on different clocks, true within ${unsure.textContent}` : s.description;
+      const unsure = s.uncertainty_ns ? h("span", { class: "quiet" }, `± ${quantity(s.uncertainty_ns, "ns")}${s.relative ? ", relative" : ""}`) : null;
+      const about = unsure ? `${s.description}; begins and ends on different clocks, true within ${unsure.textContent}${s.relative ? " to the quickest frame, whose own time nobody knows" : ""}` : s.description;
       return h("span", { class: "chip", title: about }, h("i", { colour: this.colourOf(s.id) }), s.label, output, unsure,
         h("button", { type: "button", "aria-label": `Hide ${s.label}`, onclick: () => this.toggle(s.id, false) }, "✕"));
     }));

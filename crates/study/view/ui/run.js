@@ -34,7 +34,8 @@ class RunView {
     this.head = h("div", { class: "bar" });
     this.body = h("div");
     this.status = h("p", { class: "error", role: "alert", hidden: true });
-    root.append(this.head, this.status, this.body);
+    this.quality = h("div");
+    root.append(this.head, this.status, this.quality, this.body);
     this.load();
   }
 
@@ -69,6 +70,14 @@ class RunView {
         siblings.map((r) => h("button", { type: "button", "aria-pressed": String(r.id === run.id), title: r.id, onclick: () => this.go(r.id) }, String(r.repeat + 1))))) : null,
       h("dl", { class: "end", id: "responses" }));
     this.responses(values);
+  }
+
+  /** What disturbed the run, and what nobody looked at. */
+  drawQuality({ quality, flags }) {
+    const unknown = quality?.unknown?.length ? `Not judged, for nobody sampled it: ${quality.unknown.join(", ")}.` : "";
+    this.quality.replaceChildren(...(flags.length ? [h("section", { class: "card disturbances", id: "disturbances", role: "note", "aria-label": "Disturbed from outside" },
+      h("div", { class: "head" }, h("h2", { class: "warn" }, "△ Disturbed from outside"), h("span", { class: "quiet small" }, "hatched below, where it is known when")),
+      h("ul", {}, flags.map((text) => h("li", {}, text))), unknown ? h("p", { class: "quiet small" }, unknown) : null)] : []));
   }
 
   responses(values) {
@@ -168,6 +177,7 @@ class RunView {
       this.parts();
     } else this.time.grow(timeline.end_ns);
     for (const panel of this.panels) panel.set(timeline, timeline.panels.find((p) => p.panel === panel.name));
+    this.drawQuality(timeline);
     this.waterfall.element.hidden = !frames;
     if (frames) this.waterfall.set(timeline, frames);
     const markers = shownMarkers(timeline);

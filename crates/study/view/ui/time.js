@@ -135,6 +135,7 @@ export function backdrop(context, time, timeline, width, top, bottom, labels) {
   for (const [from, to] of outside) {
     if (to > from && clip(to) > clip(from)) context.fillRect(clip(from), top, clip(to) - clip(from), bottom - top);
   }
+  disturbed(context, timeline, clip, top, bottom);
   const seconds = ticks(time.from / 1e9, time.to / 1e9, Math.max(2, width / 110));
   const texts = tickText(seconds);
   seconds.forEach((s, i) => {
@@ -144,6 +145,27 @@ export function backdrop(context, time, timeline, width, top, bottom, labels) {
     context.textAlign = "center";
     context.fillText(`${texts[i]} s`, Math.max(LEFT + 12, Math.min(width - RIGHT - 14, x(s * 1e9))), bottom + 12);
   });
+}
+
+/** Disturbed spans are hatched: the pattern says it, not the colour. */
+function disturbed(context, timeline, clip, top, bottom) {
+  const spans = (timeline.quality?.disturbances ?? []).flatMap((d) => d.spans_ns ?? []);
+  if (!spans.length) return;
+  context.save();
+  context.beginPath();
+  for (const [from, to] of spans) context.rect(clip(from), top, clip(to) - clip(from), bottom - top);
+  context.clip();
+  context.strokeStyle = colour("warn");
+  context.globalAlpha = 0.35;
+  context.lineWidth = 1;
+  context.beginPath();
+  const height = bottom - top;
+  for (let x = LEFT - height; x < context.canvas.width; x += 8) {
+    context.moveTo(x, bottom);
+    context.lineTo(x + height, top);
+  }
+  context.stroke();
+  context.restore();
 }
 
 /** Pointer and drag, over everything. */

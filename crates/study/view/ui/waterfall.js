@@ -40,8 +40,8 @@ export class Waterfall {
       answer.mismatched ? `, ${answer.mismatched} of differing size` : ""}${fewer}`;
     this.legend.replaceChildren(...answer.stages.map((stage, i) => h("span", {
       class: "key small",
-      title: stage.uncertainty_ns ? "Ends on another clock than it begins: true within the stated uncertainty" : "Begins and ends on one clock",
-    }, h("i", { colour: stageColour(stage.name, i) }), stage.label, stage.uncertainty_ns ? h("span", { class: "quiet" }, `± ${quantity(stage.uncertainty_ns, "ns")}`) : null)));
+      title: stage.relative ? "Ends on another clock than it begins, aligned from the frames: relative to the quickest frame" : stage.uncertainty_ns ? "Ends on another clock than it begins: true within the stated uncertainty" : "Begins and ends on one clock",
+    }, h("i", { colour: stageColour(stage.name, i) }), stage.label, stage.uncertainty_ns ? h("span", { class: "quiet" }, `± ${quantity(stage.uncertainty_ns, "ns")}${stage.relative ? ", relative" : ""}`) : null)));
     this.base.now();
     this.over.now();
   }
@@ -139,7 +139,7 @@ export class Waterfall {
     const about = [frame.bytes === undefined ? null : quantity(frame.bytes, "B"), frame.keyframe ? "key frame" : null, frame.dropped ? "dropped" : null].filter(Boolean);
     const rows = stages.map((stage, i) => {
       const span = frame.stages[i];
-      const unsure = stage.uncertainty_ns ? ` ± ${quantity(stage.uncertainty_ns, "ns")}` : "";
+      const unsure = stage.uncertainty_ns ? ` ± ${quantity(stage.uncertainty_ns, "ns")}${stage.relative ? ", relative to the quickest frame" : ""}` : "";
       return [stage.label, span ? `${quantity(span[1] - span[0], "ns")}${unsure}` : "–", stageColour(stage.name, i)];
     });
     return [h("b", {}, `Frame ${frame.index}`), h("span", { class: "quiet" }, ` at ${(frame.t / 1e9).toFixed(3)} s${about.length ? `, ${about.join(", ")}` : ""}`),
