@@ -66,6 +66,13 @@ impl Progress for Bar {
             RunStatus::Interrupted => Some(format!("{} interrupted", end.run.id)),
             RunStatus::Failed | RunStatus::Running => Some(format!("{} failed: {}", end.run.id, end.reason)),
         };
+        let reasons: Vec<_> =
+            end.summary.iter().flat_map(|s| &s.facts.quality).flat_map(store::reasons).collect();
+        let what = match (what, reasons.is_empty()) {
+            (what, true) => what,
+            (None, false) => Some(format!("{} done, but disturbed: {}", end.run.id, reasons.join("; "))),
+            (Some(what), false) => Some(format!("{what}; disturbed: {}", reasons.join("; "))),
+        };
         match (&self.bar, what) {
             (Some(bar), what) => {
                 if let Some(what) = what {

@@ -5,8 +5,9 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use comfy_table::{Table, presets};
-use recording::facts::{RunStatus, StudyFacts, read_plan, read_run};
+use recording::facts::{RunStatus, StudyFacts, read_plan};
 use serde::Serialize;
+use store::Study;
 
 use crate::Exit;
 use crate::args;
@@ -20,6 +21,8 @@ struct Entry {
     runs: usize,
     complete: usize,
     failed: usize,
+    /// Runs that something outside disturbed.
+    disturbed: usize,
 }
 
 pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
@@ -33,10 +36,18 @@ pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["study", "points", "complete", "failed", "title"]);
+    table.load_style(presets::NOTHING).set_header([
+        "study",
+        "points",
+        "complete",
+        "failed",
+        "disturbed",
+        "title",
+    ]);
     for e in entries {
         let complete = format!("{}/{}", e.complete, e.runs);
-        table.add_row([e.study, e.points.to_string(), complete, e.failed.to_string(), e.title]);
+        let (failed, disturbed) = (e.failed.to_string(), e.disturbed.to_string());
+        table.add_row([e.study, e.points.to_string(), complete, failed, disturbed, e.title]);
     }
     writeln!(stdout(), "{table}")?;
     Ok(Exit::Success)
@@ -60,12 +71,9 @@ fn entries(results: &Path) -> Vec<Entry> {
 }
 
 fn entry(dir: &Path, plan: &StudyFacts) -> Entry {
-    let statuses: Vec<_> = plan
-        .runs
-        .iter()
-        .filter_map(|run| Some(read_run(&dir.join("runs").join(&run.id).join("run.toml")).ok()?.status))
-        .collect();
-    let count = |status| statuses.iter().filter(|s| **s == status).count();
+    // Through the store, which judges runs that have no verdict yet and remembers it.
+    let runs = Study::open(dir).and_then(|study| study.runs()).unwrap_or_default();
+    let count = |status| runs.iter().filter(|r| r.facts.status == status).count();
     Entry {
         study: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         title: plan.description.clone(),
@@ -74,5 +82,6 @@ fn entry(dir: &Path, plan: &StudyFacts) -> Entry {
         runs: plan.runs.len(),
         complete: count(RunStatus::Complete),
         failed: count(RunStatus::Failed),
+        disturbed: runs.iter().filter(|r| r.facts.quality.as_ref().is_some_and(|q| q.disturbed)).count(),
     }
 }

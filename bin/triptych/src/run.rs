@@ -95,6 +95,8 @@ struct Report<'a> {
     planned: usize,
     complete: usize,
     interrupted: bool,
+    /// Runs that something outside disturbed, those of an earlier time included.
+    disturbed: usize,
     failed: Vec<Failed<'a>>,
     resume: Option<String>,
     table: serde_json::Value,
@@ -110,6 +112,8 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
     let study = Study::open(dir)?;
     let resume =
         (outcome.complete < outcome.planned).then(|| format!("{} run --resume {}", show::me(), quoted(dir)));
+    let flagged = |run: &store::RunSummary| run.facts.quality.as_ref().is_some_and(|q| q.disturbed);
+    let disturbed = study.runs()?.iter().filter(|run| flagged(run)).count();
     if options.json {
         let failed = outcome.failed.iter().map(|(run, reason)| Failed { run, reason }).collect();
         let result = Report {
@@ -117,6 +121,7 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
             planned: outcome.planned,
             complete: outcome.complete,
             interrupted: outcome.interrupted,
+            disturbed,
             failed,
             resume,
             table: show::json(&study)?,
@@ -129,6 +134,9 @@ fn report(options: &args::Run, dir: &Path, outcome: &StudyOutcome) -> anyhow::Re
     }
     if !outcome.failed.is_empty() {
         eprintln!("{} of {} runs failed; their folders say why", outcome.failed.len(), outcome.planned);
+    }
+    if disturbed > 0 {
+        eprintln!("{disturbed} of {} runs were disturbed from outside (docs/quality.md)", outcome.planned);
     }
     if let Some(resume) = resume {
         eprintln!("{} of {} runs are done; go on with:  {resume}", outcome.complete, outcome.planned);

@@ -1,10 +1,12 @@
 //! A study as a table: one row per point, one column per response.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write, stdout};
 
 use comfy_table::{Cell as Shown, CellAlignment, Table, presets};
 use console::Term;
-use recording::spec::Response;
+use recording::facts::RunStatus;
+use recording::spec::{Panel, Response};
 use store::{Cell, Study};
 
 /// A column of the table: one response, or the median and a tail of the same indicator side by side.
@@ -56,14 +58,39 @@ pub(crate) fn print(study: &Study, intervals: bool, shown: Columns) -> anyhow::R
         .iter()
         .map(|c| c.responses.iter().map(|r| study.matrix(&r.name)).collect::<Result<Vec<_>, _>>())
         .collect::<Result<Vec<_>, _>>()?;
-    let made = |n: usize| table(study, &columns[..n], &matrices[..n], intervals).to_string();
+    let marked: BTreeSet<u32> = flagged(study)?.into_keys().collect();
+    let made = |n: usize| table(study, &columns[..n], &matrices[..n], intervals, &marked).to_string();
     let (text, n) = widest(columns.len(), shown, made);
     writeln!(stdout(), "{text}")?;
     if n < columns.len() {
         let hidden = columns.len() - n;
         writeln!(stdout(), "{hidden} more columns: a wider terminal, `show --all`, or the page")?;
     }
+    for (id, reasons) in flagged(study)?.into_iter().flat_map(|(_, runs)| runs) {
+        writeln!(stdout(), "! {id} disturbed: {}", reasons.join("; "))?;
+    }
+    if relative(study)? {
+        writeln!(stdout(), "clocks from frames: what goes between panels is relative to the quickest frame")?;
+    }
     Ok(())
+}
+
+/// Complete runs that something outside disturbed, and why, by point.
+fn flagged(study: &Study) -> anyhow::Result<BTreeMap<u32, Vec<(String, Vec<String>)>>> {
+    let mut points: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+    for run in study.runs()?.into_iter().filter(|r| r.facts.status == RunStatus::Complete) {
+        let reasons = run.facts.quality.as_ref().map(store::reasons).unwrap_or_default();
+        if !reasons.is_empty() {
+            points.entry(run.facts.point).or_default().push((run.facts.id, reasons));
+        }
+    }
+    Ok(points)
+}
+
+/// Whether clocks were found from frames in any run.
+fn relative(study: &Study) -> anyhow::Result<bool> {
+    let of = |run: &store::RunSummary| Panel::ALL.iter().any(|p| store::is_relative(&run.facts, *p));
+    Ok(study.runs()?.iter().any(of))
 }
 
 /// The table of the most columns that still fits (one at least), and how many these are.
@@ -76,8 +103,14 @@ fn widest(columns: usize, shown: Columns, made: impl Fn(usize) -> String) -> (St
     tables.clone().find(|(text, _)| fits(text)).or_else(|| tables.last()).unwrap_or_default()
 }
 
-/// One row per point.
-fn table(study: &Study, columns: &[Column<'_>], matrices: &[Vec<Vec<Cell>>], intervals: bool) -> Table {
+/// One row per point; those `marked` have a disturbed run.
+fn table(
+    study: &Study,
+    columns: &[Column<'_>],
+    matrices: &[Vec<Vec<Cell>>],
+    intervals: bool,
+    marked: &BTreeSet<u32>,
+) -> Table {
     let spec = &study.plan.subject;
     let right = |text: String| Shown::new(text).set_alignment(CellAlignment::Right);
     let mut table = Table::new();
@@ -101,7 +134,7 @@ fn table(study: &Study, columns: &[Column<'_>], matrices: &[Vec<Vec<Cell>>], int
             .iter()
             .map(|name| point.levels.get(name).map(ToString::to_string).unwrap_or_default())
             .collect();
-        row.push("│".into());
+        row.push(if marked.contains(&point.index) { "! │".into() } else { "│".into() });
         for (column, matrix) in columns.iter().zip(matrices) {
             let cells = matrix.iter().map(|cells| cells.iter().find(|c| c.levels == point.levels));
             let texts: Vec<_> = cells
