@@ -20,6 +20,7 @@ mod rings;
 pub mod sampler;
 mod settings;
 pub mod services;
+pub mod steps;
 mod worker;
 
 use std::sync::Arc;
