@@ -276,7 +276,7 @@ const NO_OVERFLOW: &str = "return document.documentElement.scrollWidth <= innerW
 
 #[test]
 fn a_study_can_be_looked_at_from_its_matrix_down_to_a_frame() {
-    let (dir, _made_up) = study();
+    let (dir, made_up) = study();
     let plan = Study::open(&dir).unwrap();
     let first = plan.plan.subject.responses[0].name.clone();
     let other = plan.plan.subject.responses.iter().find(|r| r.name == "guest_cpu").unwrap().name.clone();
@@ -288,6 +288,9 @@ fn a_study_can_be_looked_at_from_its_matrix_down_to_a_frame() {
         matrix(browser, &page, &first, &other).await?;
         picks_a_run(browser).await?;
         run(browser, &page, &complete.facts.id).await?;
+        if made_up.is_some() {
+            disturbed(browser, &page, &runs[store::synthetic::DISTURBED].facts.id).await?;
+        }
         let complaints = browser.complaints().await?;
         ensure!(complaints.is_empty(), "the console holds {complaints:#?}");
         Ok(())
@@ -325,6 +328,34 @@ async fn matrix(browser: &Browser, page: &Page, first: &str, other: &str) -> any
     browser.until("no overflow at 800 px", NO_OVERFLOW).await?;
     browser.client().set_window_size(1_280, 1_500).await?;
     browser.until("the width to be back", "return innerWidth > 1200").await
+}
+
+/// The run that is flagged in a made-up study: in the matrix, in the tables, above its timeline.
+async fn disturbed(browser: &Browser, page: &Page, id: &str) -> anyhow::Result<()> {
+    browser.client().goto(&format!("http://{}/#/?y=latency_p50", page.address)).await?;
+    browser
+        .until("the matrix", "return document.documentElement.dataset.plot === 'matrix:latency_p50'")
+        .await?;
+    let told = [
+        ("the header counts it", "/△ 1 disturbed/.test(document.getElementById('header').innerText)"),
+        (
+            "the legend names the mark",
+            "/triangles: runs disturbed/.test(document.querySelector('.legend').innerText)",
+        ),
+        (
+            "the table of runs says why",
+            "/△ disturbed.*others on host/s.test(document.getElementById('runs').innerText)",
+        ),
+    ];
+    for (what, script) in told {
+        browser.until(what, &format!("return {script}")).await?;
+    }
+    browser.picture("disturbed-matrix").await?;
+    browser.client().goto(&format!("http://{}/#/run/{id}", page.address)).await?;
+    browser.until("the run", &format!("return document.documentElement.dataset.plot === 'run:{id}'")).await?;
+    let reason = "return /others on host, \\d+ % of the time/.test(document.getElementById('disturbances')?.innerText ?? '')";
+    browser.until("the reason above the timeline", reason).await?;
+    browser.picture("disturbed-run").await.map(drop)
 }
 
 async fn picks_a_run(browser: &Browser) -> anyhow::Result<()> {
