@@ -296,7 +296,8 @@ fn pressure(machine: &Machine, window: [i64; 2]) -> Option<Vec<Found>> {
     };
     // Without the run's own share nobody can say whose waiting it is.
     let not_own = |span: [i64; 2]| machine.own_part(span).is_some_and(|own| own < OWN_WAIT);
-    let kinds: [(&Counter, f64, &str, &dyn Fn([i64; 2]) -> bool); 3] = [
+    type Kind<'a> = (&'a Counter, f64, &'a str, &'a dyn Fn([i64; 2]) -> bool);
+    let kinds: [Kind<'_>; 3] = [
         (&machine.cpu_some, CPU_SOME, "some task waited for a CPU, which the run did not need,", &not_own),
         (&machine.memory_full, MEMORY_FULL, "all tasks waited for memory", &|_| true),
         (&machine.io_full, IO_FULL, "all tasks waited for disks", &|_| true),
