@@ -21,6 +21,7 @@ pub mod sampler;
 mod settings;
 pub mod services;
 pub mod steps;
+pub mod samplers;
 mod worker;
 
 use std::sync::Arc;
