@@ -23,8 +23,8 @@ pub(super) const KIND: Kind =
     Kind { name: "lag", default: true, target: Target::None, open: |root, _| Ok(Box::new(Lag::new(root))) };
 
 const DESCRIPTION: &str = "how late a sleeping thread is woken, and how long threads wait for a CPU";
-/// Time between two wake-ups: ten in each row at 10 Hz, and 100 µs of CPU for them.
-const PERIOD: Nanos = Nanos::from_millis(10);
+/// Time between two wake-ups: five in each row at 10 Hz. Each costs 5 µs of CPU and more on a busy machine.
+const PERIOD: Nanos = Nanos::from_millis(20);
 
 /// What the thread has seen since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Lag {
         let mut source = Source::new(root.proc("schedstat"));
         let told = source.text().is_ok_and(|text| waited_ns(text).is_some());
         let table = Table::new(KIND.name, DESCRIPTION)
-            .column("wakes", ColumnType::U64, "1", "wake-ups since the row before, one due each 10 ms")
+            .column("wakes", ColumnType::U64, "1", "wake-ups since the row before, one due each 20 ms")
             .column("late_max_ns", ColumnType::U64, "ns", "how late the latest of them was; 0 without any")
             .column("late_mean_ns", ColumnType::U64, "ns", "how late they were on average; 0 without any");
         let table = match told {
@@ -128,7 +128,7 @@ impl Lag {
 
 impl Sampler for Lag {
     fn info(&self) -> SamplerInfo {
-        let mut source = "a thread that sleeps for 10 ms at a time".to_owned();
+        let mut source = "a thread that sleeps for 20 ms at a time".to_owned();
         if self.schedstat.is_some() {
             source.push_str(", /proc/schedstat");
         }
@@ -180,10 +180,10 @@ mod tests {
     fn lateness_counts_once_however_many_wakes_it_swallows() {
         let mut late = Late::default();
         let ms = Nanos::from_millis;
-        assert_eq!(late.woken(ms(10), Nanos(ms(10).0 + 60_000)), ms(20));
-        assert_eq!(late.woken(ms(20), ms(47)), ms(50));
-        assert_eq!(late.woken(ms(50), ms(60)), ms(70), "the one due now is over too");
-        assert_eq!(late, Late { wakes: 3, sum_ns: 37_060_000, max_ns: 27_000_000 });
+        assert_eq!(late.woken(ms(20), Nanos(ms(20).0 + 60_000)), ms(40));
+        assert_eq!(late.woken(ms(40), ms(97)), ms(100));
+        assert_eq!(late.woken(ms(100), ms(120)), ms(140), "the one due now is over too");
+        assert_eq!(late, Late { wakes: 3, sum_ns: 77_060_000, max_ns: 57_000_000 });
     }
 
     #[test]
