@@ -5,9 +5,15 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use agent::catalogue;
+use agent::recorder::{self, RecorderOptions};
 use anyhow::{Context, bail};
 use bench::{Campaign, StudyFile, StudyOutcome};
+use recording::Address;
+use recording::collector::AGENT;
+use recording::spec::Panel;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use store::Study;
@@ -19,6 +25,9 @@ use crate::bar::Bar;
 use crate::locate::locate;
 use crate::show;
 use crate::table::{self, Columns};
+
+/// Time between two samples of this machine during a run.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     let campaign = match (&options.resume, &options.study) {
@@ -36,7 +45,9 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     };
     let cancel = watch_signals()?;
     let mut subject = Streaming::new(programs_folder());
-    let outcome = bench::run_study(&campaign, &mut subject, &cancel, &mut Bar::default())?;
+    let mut watch = |collector: &Address| watch(collector);
+    let outcome =
+        bench::run_study_watched(&campaign, &mut subject, &cancel, &mut Bar::default(), &mut watch)?;
     let dir = campaign.dir.clone();
     drop(campaign);
     report(options, &dir, &outcome)?;
@@ -47,6 +58,27 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
         show::serve(&dir, None, None)?;
     }
     Ok(if outcome.failed.is_empty() { Exit::Success } else { Exit::Failure })
+}
+
+/// The agent of this machine, which stands for the host's: what else goes on here belongs to each run's record.
+fn watch(collector: &Address) -> Option<Box<dyn std::any::Any>> {
+    let started = recorder::start(RecorderOptions {
+        collector: collector.clone(),
+        panel: Panel::Host,
+        source: AGENT.into(),
+        token: None,
+        samplers: catalogue::defaults().into_iter().map(|sampler| (sampler, SAMPLE_EVERY)).collect(),
+        probes: None,
+        spool: None,
+        keep: 16 << 20,
+    });
+    match started {
+        Ok(agent) => Some(Box::new(agent)),
+        Err(error) => {
+            tracing::warn!("this machine is not sampled: {}", bench::chain(&error));
+            None
+        }
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<StudyFile> {

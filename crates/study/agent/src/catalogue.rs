@@ -5,6 +5,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::sampler::Sampler;
+use crate::samplers::SamplerError;
+use crate::{devices, samplers, services};
 
 /// A sampler that a person asks for: `NAME`, `NAME=TARGET`, each with `@HZ`.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +28,8 @@ pub enum ChoiceError {
     )]
     Syntax(String),
     /// None of this name, or not this target.
-    #[error("{0}")]
-    Sampler(String),
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
 }
 
 /// Samples per second, 0.01 to 100.
@@ -63,23 +65,48 @@ impl Choice {
     /// # Errors
     /// There is none of this name, or its target is not one.
     pub fn open(&self) -> Result<Box<dyn Sampler>, ChoiceError> {
-        Err(ChoiceError::Sampler(format!("no sampler '{}'", self.name)))
+        let (name, target) = (self.name.as_str(), self.target.as_deref());
+        let elsewhere = devices::open(name, target).or_else(|| services::open(name, target));
+        match elsewhere.unwrap_or_else(|| samplers::open(name, target)) {
+            Err(SamplerError::Unknown { .. }) => {
+                let near = |own: &&str| strsim::jaro_winkler(name, own);
+                let nearest = names().into_iter().max_by(|a, b| near(a).total_cmp(&near(b))).unwrap_or("cpu");
+                Err(SamplerError::Unknown { name: name.into(), nearest }.into())
+            }
+            other => Ok(other?),
+        }
     }
+}
+
+/// Names of all samplers.
+pub fn names() -> Vec<&'static str> {
+    let kinds = samplers::registry();
+    kinds.iter().map(|kind| kind.name).chain(devices::NAMES).chain(services::NAMES).collect()
 }
 
 /// What is sampled unless the person chooses otherwise.
 pub fn defaults() -> Vec<Box<dyn Sampler>> {
-    Vec::new()
+    samplers::defaults().into_iter().chain(devices::defaults()).chain(services::defaults()).collect()
 }
 
 /// Everything, for a list; what needs a target is described.
 pub fn all() -> Vec<Box<dyn Sampler>> {
-    Vec::new()
+    samplers::all().into_iter().chain(devices::all()).chain(services::all()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_is_listed_and_a_near_one_is_named() {
+        let listed: Vec<_> = all().iter().map(|sampler| sampler.info().name).collect();
+        assert_eq!(listed, names());
+        for (wrong, nearest) in [("gpu-nvida", "gpu-nvidia"), ("qmpp", "qmp"), ("presure", "pressure")] {
+            let error = wrong.parse::<Choice>().unwrap().open().err().unwrap().to_string();
+            assert!(error.contains(&format!("'{nearest}'")), "{error}");
+        }
+    }
 
     #[test]
     fn choices_are_read_with_targets_and_rates() {

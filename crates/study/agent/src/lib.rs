@@ -8,9 +8,9 @@
 //! with a program's hot path.
 
 pub mod catalogue;
+pub mod devices;
 mod gather;
 mod link;
-pub mod devices;
 mod machine;
 mod outbox;
 mod process;
@@ -18,10 +18,10 @@ mod program;
 pub mod recorder;
 mod rings;
 pub mod sampler;
-mod settings;
-pub mod services;
-pub mod steps;
 pub mod samplers;
+pub mod services;
+mod settings;
+pub mod steps;
 mod worker;
 
 use std::sync::Arc;

@@ -24,12 +24,16 @@ use crate::link::{Introduction, Link};
 use crate::outbox::Outbox;
 use crate::rings::Rings;
 use crate::sampler::Sampler;
+use crate::steps::{Mark, Reading, Steps};
 use crate::worker::{Feed, Manner, Order, Worker};
 
 /// How long rows of samplers are gathered before they are handed on.
 const GATHER: Duration = Duration::from_millis(400);
 /// Samplers that are due within this time are asked in the same wake-up.
 const TOGETHER: Duration = Duration::from_millis(2);
+
+/// How often the clocks of the machine are compared with one another.
+const STEPS_EVERY: Duration = Duration::from_secs(1);
 
 /// How an agent of a machine is to work.
 pub struct RecorderOptions {
@@ -165,6 +169,8 @@ struct Samplers {
     rings: Option<Rings>,
     gather: Gather,
     hand_on: Instant,
+    steps: Steps,
+    next_steps: Instant,
     recording: bool,
 }
 
@@ -173,7 +179,15 @@ impl Samplers {
         let now = Instant::now();
         let scheduled =
             samplers.into_iter().map(|(sampler, every)| Scheduled { sampler, every, next: now }).collect();
-        Self { samplers: scheduled, rings, gather: Gather::default(), hand_on: now, recording: false }
+        Self {
+            samplers: scheduled,
+            rings,
+            gather: Gather::default(),
+            hand_on: now,
+            steps: Steps::default(),
+            next_steps: now,
+            recording: false,
+        }
     }
 
     fn sample(&mut self, now: Instant, all: bool) {
@@ -190,6 +204,7 @@ impl Samplers {
 impl Feed for Samplers {
     fn begin(&mut self, outbox: &mut Outbox) {
         self.recording = true;
+        self.steps = Steps::default();
         self.gather.begin();
         if let Some(rings) = &mut self.rings {
             rings.begin(outbox);
@@ -211,6 +226,12 @@ impl Feed for Samplers {
         let now = Instant::now();
         if self.recording {
             self.sample(now, false);
+            if now >= self.next_steps {
+                self.next_steps = now + STEPS_EVERY;
+                for Mark { t_ns, kind, text, .. } in self.steps.look(Reading::now()) {
+                    outbox.message(&wire::Message::Marker { t_ns, kind: kind.into(), text });
+                }
+            }
             if now >= self.hand_on || self.gather.is_full() {
                 self.gather.hand_on(outbox);
                 outbox.tell_lost();

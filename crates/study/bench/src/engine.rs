@@ -1,6 +1,7 @@
 //! Runs what is planned and not yet done, one run after the other. A run that fails is marked and the study goes on;
 //! a wish to stop ends the run under way, marks it interrupted and ends the study.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,16 +36,34 @@ pub struct StudyOutcome {
     pub interrupted: bool,
 }
 
-/// Runs every run of `campaign` that is not complete; sets aside what earlier attempts left.
-/// Once `cancel` is true, the run under way is ended and marked interrupted.
+/// Makes something that watches a run from outside, such as an agent of the machine. It is given the collector's address
+/// once that listens, and what it made is dropped before the record is closed.
+pub type Watch<'a> = dyn FnMut(&Address) -> Option<Box<dyn Any>> + 'a;
+
+/// As [`run_study_watched`], with nobody watching.
 ///
 /// # Errors
-/// The study is not about this subject. What goes wrong within a run is in the outcome.
+/// As there.
 pub fn run_study(
     campaign: &Campaign,
     subject: &mut dyn Subject,
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
+) -> Result<StudyOutcome, BenchError> {
+    run_study_watched(campaign, subject, cancel, progress, &mut |_| None)
+}
+
+/// Runs every run of `campaign` that is not complete; sets aside what earlier attempts left.
+/// Once `cancel` is true, the run under way is ended and marked interrupted.
+///
+/// # Errors
+/// The study is not about this subject. What goes wrong within a run is in the outcome.
+pub fn run_study_watched(
+    campaign: &Campaign,
+    subject: &mut dyn Subject,
+    cancel: &AtomicBool,
+    progress: &mut dyn Progress,
+    watch: &mut Watch<'_>,
 ) -> Result<StudyOutcome, BenchError> {
     let spec = subject.spec().map_err(BenchError::Spec)?;
     let study = &campaign.facts;
@@ -71,7 +90,7 @@ pub fn run_study(
         let end = {
             progress.run_started(run, &levels(campaign, run));
             let mut tick = || progress.tick(estimate.left(left, started.elapsed()));
-            one_run(campaign, run, subject, cancel, &mut tick)
+            one_run(campaign, run, subject, cancel, &mut tick, watch)
         };
         match end.status {
             RunStatus::Complete => outcome.complete += 1,
@@ -97,6 +116,7 @@ fn one_run(
     subject: &mut dyn Subject,
     cancel: &AtomicBool,
     tick: &mut dyn FnMut(),
+    watch: &mut Watch<'_>,
 ) -> RunEnd {
     let failed =
         |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason, summary: None };
@@ -112,7 +132,7 @@ fn one_run(
     }
     let reserve = Reserve::take(&dir);
     let point = Point { index: run.point, settings };
-    let closed = execute(campaign, &dir, &mut facts, subject, &point, cancel, tick, reserve);
+    let closed = execute(campaign, &dir, &mut facts, subject, &point, cancel, tick, reserve, watch);
     let facts = match closed {
         Ok(facts) => facts,
         Err(reason) => {
@@ -146,11 +166,13 @@ fn execute(
     cancel: &AtomicBool,
     tick: &mut dyn FnMut(),
     reserve: Reserve,
+    watch: &mut Watch<'_>,
 ) -> Result<RunFacts, String> {
     // Not in the run's folder: the path of a Unix socket is at most 107 bytes.
     let sockets = tempfile::Builder::new().prefix("triptych-").tempdir().map_err(|e| chain(&e))?;
     let address = Address::Unix(sockets.path().join("collector"));
     let collector = Collector::start(CollectorOptions::new(address, dir.into())).map_err(|e| chain(&e))?;
+    let watcher = watch(collector.address());
     let seconds = Duration::from_secs_f64;
     let (warmup, record) = (seconds(campaign.facts.warmup_s), seconds(campaign.facts.record_s));
     let mut own = OwnUse::start(dir);
@@ -178,6 +200,7 @@ fn execute(
         sink.event(None, "fault", &reason);
     }
     own.finish();
+    drop(watcher);
     facts.window_ns = window_ns;
     facts.ended = facts::now();
     drop(reserve);

@@ -15,8 +15,6 @@ pub(crate) mod testing;
 
 use std::path::Path;
 
-use thiserror::Error;
-
 pub use drm::DrmGpus;
 pub use energy::Energy;
 pub(crate) use names::table_part;
@@ -25,37 +23,10 @@ pub use nvidia::NvidiaGpus;
 use crate::sampler::Sampler;
 #[cfg(doc)]
 use crate::sampler::SamplerInfo;
+pub use crate::samplers::SamplerError;
 
-/// A sampler could not be opened.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum SamplerError {
-    /// It has to be told what to sample.
-    #[error("sampler '{name}' needs a target, for example '{name}={example}'")]
-    TargetMissing {
-        /// The sampler.
-        name: &'static str,
-        /// A valid target.
-        example: &'static str,
-    },
-    /// It cannot be told what to sample.
-    #[error("sampler '{name}' takes no target, and was given '{target}'")]
-    TargetUnknown {
-        /// The sampler.
-        name: &'static str,
-        /// What it was given.
-        target: String,
-    },
-    /// The target is not of the form that the sampler understands.
-    #[error("target '{target}' of sampler '{name}': {reason}")]
-    Target {
-        /// The sampler.
-        name: &'static str,
-        /// What it was given.
-        target: String,
-        /// What is wrong with it and what would be right.
-        reason: String,
-    },
-}
+/// Names of all, as they are chosen.
+pub const NAMES: [&str; 3] = [nvidia::NAME, drm::NAME, energy::NAME];
 
 /// Those that find their hardware.
 pub fn defaults() -> Vec<Box<dyn Sampler>> {
@@ -64,12 +35,12 @@ pub fn defaults() -> Vec<Box<dyn Sampler>> {
 
 /// All, for a listing.
 pub fn all() -> Vec<Box<dyn Sampler>> {
-    [nvidia::NAME, drm::NAME, energy::NAME].into_iter().filter_map(made).collect()
+    NAMES.into_iter().filter_map(made).collect()
 }
 
 /// One by its name; `None` when there is none of that name here.
 pub fn open(name: &str, target: Option<&str>) -> Option<Result<Box<dyn Sampler>, SamplerError>> {
-    let name = [nvidia::NAME, drm::NAME, energy::NAME].into_iter().find(|own| *own == name)?;
+    let name = NAMES.into_iter().find(|own| *own == name)?;
     if let Some(target) = target {
         return Some(Err(SamplerError::TargetUnknown { name, target: target.into() }));
     }

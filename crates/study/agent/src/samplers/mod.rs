@@ -64,7 +64,7 @@ pub struct Kind {
 pub type Open = fn(&Root, Option<&str>) -> Result<Box<dyn Sampler>, SamplerError>;
 
 /// A sampler could not be opened.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SamplerError {
     /// There is none of that name.
     #[error("there is no sampler '{name}'; the nearest is '{nearest}', and triptych-agent list shows all")]

@@ -18,6 +18,9 @@ use crate::sampler::{Sampler, SamplerInfo};
 /// Time between two attempts to reach a service.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Names of all, as they are chosen.
+pub const NAMES: [&str; 2] = [qmp::NAME, spice::NAME];
+
 /// None: which services there are cannot be known.
 pub fn defaults() -> Vec<Box<dyn Sampler>> {
     Vec::new()

@@ -12,7 +12,7 @@ use units::Nanos;
 
 /// Time from the start of one search to the start of the next.
 const SEARCH_EVERY: Nanos = Nanos(5_000_000_000);
-/// Processes that are looked through in one go: some milliseconds, see docs/samplers-devices.md.
+/// Processes that are looked through in one go: some milliseconds, see docs/samplers.md.
 const SLICE: usize = 64;
 /// Linux has no more processes unless told to.
 const MAX_PROCESSES: usize = 1 << 17;
