@@ -122,16 +122,19 @@ impl Program {
     }
 
     /// Ends the program: waits `grace` (for one that was asked already), then SIGTERM, then SIGKILL for its whole group.
-    pub(crate) fn stop(&mut self, grace: Duration) {
+    /// True when it ended by itself.
+    pub(crate) fn stop(&mut self, grace: Duration) -> bool {
         const TERM_GRACE: Duration = Duration::from_secs(2);
         let group = Pid::from_child(&self.child);
-        if !self.wait(grace) {
+        let ended = self.wait(grace);
+        if !ended {
             let _ = kill_process_group(group, Signal::TERM);
             self.wait(TERM_GRACE);
         }
         // Also when the program has ended: what it started may be left in its group.
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
+        ended
     }
 }
 

@@ -33,10 +33,19 @@ fn one_of_two_failed(bench: &Bench, ended: &Ended) -> String {
 
 /// Kills the first process of the first run whose command line contains `needle`.
 fn killed_in_the_first_run(needle: &str) -> String {
-    let bench = Bench::new(&study("repeats = 2\nrecord_s = 2", "", "codec = \"mjpeg\""));
+    signalled_in_the_first_run(needle, Signal::KILL)
+}
+
+fn signalled_in_the_first_run(needle: &str, signal: Signal) -> String {
+    let bench = Bench::new(&study("repeats = 2\nrecord_s = 3", "", "codec = \"mjpeg\""));
     let started = bench.start(&["run", "small.toml"]);
     let pid = bench.recording(needle);
-    kill_process(pid, Signal::KILL).unwrap();
+    // A guest that is stopped cannot send what it holds.
+    campaign::until("rows from the guest", || {
+        let rows = recording::reader::read_table(&bench.running()?, "guest.frames").ok()?.rows;
+        (rows > 0).then_some(())
+    });
+    kill_process(pid, signal).unwrap();
     let ended = started.end();
     let reason = one_of_two_failed(&bench, &ended);
     assert_eq!(bench.facts()[0].status, RunStatus::Failed, "the run under way failed, not the next");
@@ -56,6 +65,37 @@ fn a_client_that_is_killed_fails_its_run_only() {
 fn a_host_that_is_killed_fails_its_run_only() {
     let reason = killed_in_the_first_run("triptych-host");
     assert!(reason.starts_with("host ended early (killed by signal 9)"), "{reason}");
+}
+
+#[test]
+fn a_guest_that_is_killed_fails_its_run_only() {
+    let reason = killed_in_the_first_run("--panel guest");
+    assert!(reason.starts_with("guest ended early (killed by signal 9)"), "{reason}");
+}
+
+/// Stopped while the window runs, or so late in it that only the end shows it.
+fn hangs(reason: &str, panel: &str) -> bool {
+    reason
+        .strip_prefix(panel)
+        .is_some_and(|rest| rest.starts_with(" did not answer for ") || rest == " did not end and was killed")
+}
+
+#[test]
+fn a_client_that_hangs_fails_its_run_only() {
+    let reason = signalled_in_the_first_run("--panel client", Signal::STOP);
+    assert!(hangs(&reason, "client"), "{reason}");
+}
+
+#[test]
+fn a_guest_that_hangs_fails_its_run_only() {
+    let reason = signalled_in_the_first_run("--panel guest", Signal::STOP);
+    assert!(hangs(&reason, "guest"), "{reason}");
+}
+
+#[test]
+fn a_host_that_hangs_fails_its_run_only() {
+    let reason = signalled_in_the_first_run("--panel host", Signal::STOP);
+    assert!(hangs(&reason, "host"), "{reason}");
 }
 
 #[test]

@@ -16,6 +16,10 @@ use crate::subject::{EventSink, SubjectError};
 
 /// How often a waiting sink looks at the programs and at the wish to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// A program that has not answered for so long stands still: what it would have measured meanwhile is missing.
+const SILENT: Duration = Duration::from_secs(2);
+/// A program that answers, answers more often than this.
+const QUIET: Duration = Duration::from_millis(750);
 
 pub(crate) struct RunSink<'a> {
     pub(crate) collector: &'a Collector,
@@ -26,6 +30,8 @@ pub(crate) struct RunSink<'a> {
     pub(crate) tick: &'a mut dyn FnMut(),
     ready: BTreeMap<Panel, Ready>,
     stopping: BTreeSet<Panel>,
+    /// Panels whose program has left, with whether it said good-bye.
+    left: BTreeMap<Panel, bool>,
     window: (Option<i64>, Option<i64>),
 }
 
@@ -38,8 +44,8 @@ impl<'a> RunSink<'a> {
         cancel: &'a AtomicBool,
         tick: &'a mut dyn FnMut(),
     ) -> Self {
-        let (ready, stopping) = (BTreeMap::new(), BTreeSet::new());
-        Self { collector, dir, warmup, record, cancel, tick, ready, stopping, window: (None, None) }
+        let (ready, stopping, left) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { collector, dir, warmup, record, cancel, tick, ready, stopping, left, window: (None, None) }
     }
 
     /// Start and end, when both were reached.
@@ -64,8 +70,9 @@ impl<'a> RunSink<'a> {
             CollectorEvent::Mark { panel, kind, text } if kind == "fault" => {
                 Err(SubjectError::Fault { panel, reason: text })
             }
-            CollectorEvent::Gone { panel, .. } if !self.stopping.contains(&panel) => {
-                Err(SubjectError::Gone { panel })
+            CollectorEvent::Gone { panel, clean, .. } => {
+                self.left.insert(panel, clean);
+                if self.stopping.contains(&panel) { Ok(()) } else { Err(SubjectError::Gone { panel }) }
             }
             CollectorEvent::WriteFailed { path, error } => {
                 Err(SubjectError::Write { path, error: error.to_string() })
@@ -147,7 +154,12 @@ impl EventSink for RunSink<'_> {
         span: Duration,
         check: &mut dyn FnMut() -> Result<(), SubjectError>,
     ) -> Result<(), SubjectError> {
-        self.wait(span, |_| false, check).map(drop)
+        let collector = self.collector;
+        let mut both = || {
+            check()?;
+            all_answer(collector, &Panel::ALL)
+        };
+        self.wait(span, |_| false, &mut both).map(drop)
     }
 
     fn begin_window(&mut self) {
@@ -167,8 +179,54 @@ impl EventSink for RunSink<'_> {
         self.collector.mark(Marker { t_ns, panel, kind: kind.into(), text: text.into() });
     }
 
+    fn wait_answers(
+        &mut self,
+        panels: &[Panel],
+        check: &mut dyn FnMut() -> Result<(), SubjectError>,
+    ) -> Result<(), SubjectError> {
+        let collector = self.collector;
+        let mut both = || {
+            check()?;
+            all_answer(collector, panels)
+        };
+        let answered = |_: &Self| panels.iter().all(|p| collector.silence(*p).is_none_or(|s| s < QUIET));
+        // Long before its end each has answered, or has been silent for too long.
+        self.wait(2 * SILENT, answered, &mut both).map(drop)
+    }
+
     fn stop(&mut self, panel: Panel) {
         self.stopping.insert(panel);
         self.collector.request_stop(panel);
+    }
+
+    fn wait_farewell(&mut self, panel: Panel, deadline: Duration) -> Result<(), SubjectError> {
+        let until = Instant::now() + deadline;
+        loop {
+            match self.left.get(&panel) {
+                Some(true) => return Ok(()),
+                Some(false) => return Err(SubjectError::NoFarewell { panel }),
+                None => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(SubjectError::NoFarewell { panel });
+            }
+            (self.tick)();
+            if let Some(event) = self.collector.next_event(left.min(LOOK)) {
+                // What others have to say in the end is no reason to leave them running.
+                let _ = self.hear(event);
+            }
+        }
+    }
+}
+
+/// An error when the program of one of `panels` stands still.
+fn all_answer(collector: &Collector, panels: &[Panel]) -> Result<(), SubjectError> {
+    let silences = panels.iter().filter_map(|panel| Some((*panel, collector.silence(*panel)?)));
+    match silences.max_by_key(|(_, silence)| *silence) {
+        Some((panel, silence)) if silence >= SILENT => {
+            Err(SubjectError::Silent { panel, seconds: silence.as_secs_f64() })
+        }
+        _ => Ok(()),
     }
 }

@@ -95,8 +95,22 @@ pub trait EventSink {
     fn end_window(&mut self);
     /// Marks the present instant.
     fn event(&mut self, panel: Option<Panel>, kind: &str, text: &str);
+    /// Checks that the programs of `panels` answer; waits a moment for one that has not been heard of just now.
+    ///
+    /// # Errors
+    /// One does not answer, or as [`EventSink::wait_ready`].
+    fn wait_answers(
+        &mut self,
+        panels: &[Panel],
+        check: &mut dyn FnMut() -> Result<(), SubjectError>,
+    ) -> Result<(), SubjectError>;
     /// Asks a panel to finish; from now on its leaving is no failure.
     fn stop(&mut self, panel: Panel);
+    /// Waits for the good-bye of a panel that was asked to finish.
+    ///
+    /// # Errors
+    /// Its connection ended without one, or not before `deadline` from now.
+    fn wait_farewell(&mut self, panel: Panel, deadline: Duration) -> Result<(), SubjectError>;
 }
 
 /// Why a run failed. The text becomes the `reason` of `run.toml`.
@@ -121,6 +135,28 @@ pub enum SubjectError {
     /// A panel's connection ended before the run did.
     #[error("{panel} went away during the run; see {panel}.log in the run's folder")]
     Gone {
+        /// The panel.
+        panel: Panel,
+    },
+    /// A panel's program stood still.
+    #[error("{panel} did not answer for {seconds:.1} s")]
+    Silent {
+        /// The panel.
+        panel: Panel,
+        /// Time without an answer.
+        seconds: f64,
+    },
+    /// A panel's program did not end when it was asked to.
+    #[error("{panel} did not end and was killed")]
+    Killed {
+        /// The panel.
+        panel: Panel,
+    },
+    /// A panel's program ended, but did not say that it had sent all it had.
+    #[error(
+        "{panel} ended without a good-bye: its last rows may be missing; see {panel}.log in the run's folder"
+    )]
+    NoFarewell {
         /// The panel.
         panel: Panel,
     },

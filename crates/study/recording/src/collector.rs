@@ -330,6 +330,12 @@ impl Collector {
         self.panels.get(&panel).and_then(|p| locked(&p.rows).get(table).copied()).unwrap_or(0)
     }
 
+    /// For how long nothing has been heard of a panel's program; `None` while none is connected. A program answers at
+    /// least twice a second.
+    pub fn silence(&self, panel: Panel) -> Option<Duration> {
+        self.panels.get(&panel).and_then(|p| p.silence(AGENT))
+    }
+
     /// Adds a marker to the record.
     pub fn mark(&self, marker: Marker) {
         if let (Some(jobs), Ok(line)) = (&self.jobs, serde_json::to_string(&marker)) {

@@ -315,6 +315,7 @@ impl Connection<'_> {
                         self.context.mark(self.panel, "agent_back", text);
                     }
                     heard = Instant::now();
+                    *locked(&self.source.heard) = Some(heard);
                 }
                 Err(error) if is_pause(&error) => {
                     if self.context.closing.load(Ordering::Acquire) {

@@ -49,6 +49,8 @@ pub(crate) struct Source {
     /// Markers on the panel's clock: instant, kind, text.
     pub(crate) markers: Mutex<Vec<(i64, String, String)>>,
     pub(crate) connected: AtomicBool,
+    /// When its connection last brought anything.
+    pub(crate) heard: Mutex<Option<Instant>>,
     pub(crate) stream: Mutex<Option<Stream>>,
     /// What its connection is to send when it next looks.
     pub(crate) orders: Mutex<VecDeque<Message>>,
@@ -114,8 +116,17 @@ impl PanelState {
             }
             source.connected.store(true, Ordering::Release);
         }
+        *locked(&source.heard) = Some(Instant::now());
         source.begin(hello, record);
         Ok(source)
+    }
+
+    /// For how long the quietest of the connected sources but `except` has not been heard.
+    pub(crate) fn silence(&self, except: &str) -> Option<Duration> {
+        let sources = locked(&self.sources);
+        let programs =
+            sources.iter().filter(|(name, s)| *name != except && s.connected.load(Ordering::Acquire));
+        programs.filter_map(|(_, source)| Some((*locked(&source.heard))?.elapsed())).max()
     }
 
     /// The name on disk of a source's table. A table that was declared before, by a source that left and came back,

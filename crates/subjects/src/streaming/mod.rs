@@ -2,8 +2,9 @@
 //! each run, and with `source = "x11"` an Xvfb with a painted window for the guest to capture.
 //!
 //! Order: display, painter, host; when the host says on which port it listens, client and guest; when all are ready,
-//! warm-up and window; then client, guest and host are asked to finish, in this order. Nothing waits for a time to
-//! pass except warm-up and window.
+//! warm-up and window; then client, guest and host are asked to finish, in this order. A program that did not answer
+//! during the window, does not end or leaves without a good-bye fails the run. Nothing waits for a time to pass except
+//! warm-up and window.
 
 mod spec;
 mod xvfb;
@@ -24,7 +25,10 @@ use xvfb::Display;
 /// Time that programs have to become ready: encoders load plug-ins from a cold disk.
 const READY: Duration = Duration::from_secs(30);
 /// Time that a panel has to send its last rows after it was asked to finish.
-const FINISH: Duration = Duration::from_secs(3);
+/// The collector may take five seconds to sync them to a slow disk.
+const FINISH: Duration = Duration::from_secs(8);
+/// Time between the end of a program and that of its connection, which the kernel closes.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Time given to a program whose connection ended to end too, so that its exit status is the reason.
 const EXIT: Duration = Duration::from_secs(2);
 
@@ -152,16 +156,25 @@ impl Streaming {
         sink.begin_window();
         sink.watch(record, &mut || running.check())?;
         sink.end_window();
-        Ok(())
+        sink.wait_answers(&Panel::ALL, &mut || running.check())
     }
 
-    fn finish(&mut self, sink: &mut dyn EventSink) {
+    /// Ends all programs; the first error says which one did not end in order.
+    fn finish(&mut self, sink: &mut dyn EventSink) -> Result<(), SubjectError> {
+        let mut outcome = Ok(());
         for panel in [Panel::Client, Panel::Guest, Panel::Host] {
             sink.stop(panel);
-            if let Some(mut program) = self.running.take(panel) {
-                program.stop(FINISH);
-            }
+            let Some(mut program) = self.running.take(panel) else { continue };
+            let ended = if !program.stop(FINISH) {
+                Err(SubjectError::Killed { panel })
+            } else if let Some(crash) = program.crash(Duration::ZERO) {
+                Err(crash)
+            } else {
+                sink.wait_farewell(panel, FAREWELL)
+            };
+            outcome = outcome.and(ended);
         }
+        outcome
     }
 }
 
@@ -181,11 +194,12 @@ impl Subject for Streaming {
             self.settings.take().ok_or_else(|| SubjectError::Setting("run without prepare".into()))?;
         match self.start(&settings, sink).and_then(|()| self.record(sink)) {
             Ok(()) => {
-                self.finish(sink);
+                self.finish(sink)?;
                 Ok(Outcome::Complete)
             }
             Err(SubjectError::Cancelled) => {
-                self.finish(sink);
+                // It is no measurement anyway, however the programs end.
+                let _ = self.finish(sink);
                 Ok(Outcome::Cancelled)
             }
             Err(error) => Err(self.running.explain(error)),
