@@ -165,6 +165,13 @@ impl Browser {
         Ok(entries.iter().map(|e| format!("{}: {}", e["level"], e["message"])).collect())
     }
 
+    /// The page prints no value that is none.
+    async fn has_no_holes(&self) -> anyhow::Result<()> {
+        let found = self.eval(HOLES).await?;
+        ensure!(found == json!([]), "the page shows {found}");
+        Ok(())
+    }
+
     /// A picture of the page, as much of it as is worth showing at once.
     async fn picture(&self, name: &str) -> anyhow::Result<PathBuf> {
         let height =
@@ -272,6 +279,13 @@ const A_BAR: &str = "
   const box = canvas.getBoundingClientRect();
   return [Math.round(box.left + best.x * box.width / width), Math.round(box.top + best.rows[best.rows.length >> 1] * box.height / height)];";
 
+/// Texts that a page shows where it has nothing to show.
+const HOLES: &str = r"
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walker.nextNode())
+    if (/\b(null|undefined|NaN)\b|\[object /.test(walker.currentNode.data)) found.push(walker.currentNode.data);
+  return found;";
+
 const NO_OVERFLOW: &str = "return document.documentElement.scrollWidth <= innerWidth";
 
 #[test]
@@ -317,6 +331,7 @@ async fn matrix(browser: &Browser, page: &Page, first: &str, other: &str) -> any
     browser.until("the other indicator", &shows(other)).await?;
     let (colours, bars) = browser.pixels("#matrix-plot").await?;
     ensure!(colours > 5 && bars != before, "another indicator draws another picture");
+    browser.has_no_holes().await?;
     browser.picture("matrix").await?;
 
     browser.client().find(Locator::Css("button[data-value=lines]")).await?.click().await?;
@@ -383,6 +398,7 @@ async fn run(browser: &Browser, page: &Page, id: &str) -> anyhow::Result<()> {
         let (colours, _) = browser.pixels(part).await?;
         ensure!(colours > 4, "{part} has only {colours} colours: nothing is drawn");
     }
+    browser.has_no_holes().await?;
     browser.picture("run").await?;
 
     browser.eval("scrollTo(0, 0)").await?;
@@ -406,6 +422,21 @@ async fn run(browser: &Browser, page: &Page, id: &str) -> anyhow::Result<()> {
     browser
         .until("the matrix again", "return document.documentElement.dataset.plot.startsWith('matrix:')")
         .await
+}
+
+#[test]
+fn a_point_with_one_run_is_shown_without_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = store::synthetic::Recipe { repeats: 1, failed: 0, ..Default::default() };
+    store::synthetic::write(dir.path(), recipe).unwrap();
+    let id = Study::open(dir.path()).unwrap().runs().unwrap()[0].facts.id.clone();
+    let page = Page::of(dir.path());
+    in_browser(async |browser| {
+        browser.client().goto(&format!("http://{}/#/run/{id}", page.address)).await?;
+        let shown = format!("return document.documentElement.dataset.plot === 'run:{id}'");
+        browser.until("the run", &shown).await?;
+        browser.has_no_holes().await
+    });
 }
 
 #[test]

@@ -10,8 +10,17 @@ export function h(tag, props = {}, ...children) {
     else if (name === "dataset") Object.assign(element.dataset, value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
+}
+
+/** Gives an element these children instead of its own. As with `h`, lists are spread and what is absent is left out. */
+export function fill(element, ...children) {
+  element.replaceChildren(...present(children));
+}
+
+function present(children) {
+  return children.flat().filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 /** A labelled choice; `options` are `[value, text]`. */
@@ -36,7 +45,7 @@ export class Tip {
   }
 
   show(x, y, ...content) {
-    this.box.replaceChildren(...content);
+    fill(this.box, ...content);
     this.box.hidden = false;
     const { width, height } = this.box.getBoundingClientRect();
     const left = x + 16 + width > innerWidth ? x - 16 - width : x + 16;

@@ -2,7 +2,7 @@
 
 import { ask, latest } from "./api.js";
 import { facts } from "./facts.js";
-import { h, Tip } from "./dom.js";
+import { fill, h, Tip } from "./dom.js";
 import { levels, number } from "./format.js";
 import { Panel } from "./panel.js";
 import { keep, runAddress } from "./state.js";
@@ -62,7 +62,7 @@ class RunView {
     const { run, study } = this;
     const siblings = this.runs.filter((r) => r.point === run.point && !["pending", "unreadable"].includes(r.status));
     const values = this.runs.find((r) => r.id === run.id)?.responses ?? {};
-    this.head.replaceChildren(
+    fill(this.head,
       h("div", {}, h("a", { href: this.back(), id: "back" }, "← Matrix"),
         h("h1", {}, levels(study, run.asked) || run.id),
         h("div", { class: "quiet small" }, study.factors.length ? `${run.id} ` : null, h("span", { class: `badge ${run.status}` }, run.status), run.reason ? h("span", { class: "error" }, ` ${run.reason}`) : null)),
@@ -101,7 +101,7 @@ class RunView {
     const button = (text, title, act) => h("button", { type: "button", title, "aria-label": title, onclick: act }, text);
     this.readout = h("span", { class: "quiet small", id: "readout" });
     this.markers = h("div", { class: "small markers" });
-    this.body.replaceChildren(
+    fill(this.body,
       h("section", { class: "card", "aria-label": "Timeline" },
         h("div", { class: "head" }, h("h2", {}, "Timeline"), h("div", { class: "group" },
           button("+", "Zoom in", () => time.zoom(0.5)), button("−", "Zoom out", () => time.zoom(2)),
