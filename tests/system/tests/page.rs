@@ -246,10 +246,15 @@ fn in_browser(test: impl AsyncFnOnce(&Browser) -> anyhow::Result<()>) {
     });
 }
 
+fn workspace_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// The study to look at; a made-up one lies in the folder that is returned with it.
 fn study() -> (PathBuf, Option<tempfile::TempDir>) {
     if let Some(study) = std::env::var_os("TRIPTYCH_STUDY") {
-        return (study.into(), None);
+        // Tests are run in their package's folder; the person names it from the workspace's.
+        return (workspace_folder().join(study), None);
     }
     let dir = tempfile::tempdir().unwrap();
     store::synthetic::write(dir.path(), store::synthetic::Recipe::default()).unwrap();
