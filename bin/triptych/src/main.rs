@@ -66,7 +66,10 @@ fn main() -> ExitCode {
             return Exit::Success;
         }
         eprintln!("triptych: {error:#}");
-        if error.is::<locate::NotFound>() || error.is::<agent::catalogue::ChoiceError>() {
+        if error.is::<locate::NotFound>()
+            || error.is::<run::Unreadable>()
+            || error.is::<agent::catalogue::ChoiceError>()
+        {
             Exit::Usage
         } else {
             Exit::Failure

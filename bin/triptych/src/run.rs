@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
 use anyhow::{Context, bail};
+use anyhow::bail;
 use bench::{Campaign, StudyFile, StudyOutcome};
 use recording::Address;
 use recording::collector::AGENT;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use store::Study;
 use subjects::streaming::{Streaming, programs_folder};
+use thiserror::Error;
 
 use crate::Exit;
 use crate::args;
@@ -79,11 +81,20 @@ fn watch(collector: &Address) -> Option<Box<dyn std::any::Any>> {
             None
         }
     }
+/// The study file is not there, or is no text.
+#[derive(Debug, Error)]
+#[error("cannot read the study file {}", file.display())]
+pub(crate) struct Unreadable {
+    file: PathBuf,
+    source: std::io::Error,
 }
 
 fn read(file: &Path) -> anyhow::Result<StudyFile> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(StudyFile::parse(&text, &file.display().to_string(), &subjects::specs()?)?)
+    let text = fs::read_to_string(file).map_err(|source| Unreadable { file: file.into(), source })?;
+    let name = file.display().to_string();
+    let study = StudyFile::parse(&text, &name, &subjects::specs()?)?;
+    study.check(&name, &|settings| subjects::conflicts(&study.subject.name, settings))?;
+    Ok(study)
 }
 
 /// The first signal asks the study to end in order; the second ends this process, and with it all others.

@@ -5,6 +5,7 @@ mod campaign;
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 
 use campaign::{Bench, Ended};
@@ -115,16 +116,61 @@ fn a_port_that_is_taken_fails_the_runs_that_want_it() {
     assert!(reason.starts_with("host") && reason.contains(&port.to_string()), "{reason}");
 }
 
+/// A machine without the encoder of one of two codecs: GStreamer is shown only some of its plug-ins.
 #[test]
 fn an_encoder_that_is_missing_fails_the_runs_that_want_it() {
-    let bench = Bench::new(&study(
-        "repeats = 1\nrecord_s = 1",
-        "encoder = [\"nosuchenc\", \"jpegenc\"]",
-        "codec = \"mjpeg\"",
-    ));
-    let ended = bench.run(&["run", "small.toml"]);
+    let bench = Bench::new(&study("repeats = 1\nrecord_s = 1", "codec = [\"h264\", \"mjpeg\"]", ""));
+    let plugins = bench.dir.path().join("plugins");
+    fs::create_dir(&plugins).unwrap();
+    for plugin in plugins_of_gstreamer() {
+        let name = plugin.file_name().unwrap().to_str().unwrap();
+        if ["coreelements", "app", "jpeg", "video"].iter().any(|n| name.starts_with(&format!("libgst{n}"))) {
+            std::os::unix::fs::symlink(&plugin, plugins.join(name)).unwrap();
+        }
+    }
+    let mut command = bench.command();
+    command.args(["run", "small.toml"]).env("GST_PLUGIN_SYSTEM_PATH_1_0", &plugins);
+    command.env("GST_REGISTRY_1_0", bench.dir.path().join("registry"));
+    let ended = bench.start_command(command).end();
     let reason = one_of_two_failed(&bench, &ended);
-    assert!(reason.starts_with("guest") && reason.contains("nosuchenc"), "{reason}");
+    assert!(reason.starts_with("guest") && reason.contains("gstreamer1.0-plugins-ugly"), "{reason}");
+}
+
+fn plugins_of_gstreamer() -> Vec<PathBuf> {
+    let asked = Command::new("pkg-config").args(["--variable=pluginsdir", "gstreamer-1.0"]).output().unwrap();
+    let dir = String::from_utf8(asked.stdout).unwrap();
+    fs::read_dir(dir.trim()).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn what_can_only_fail_is_refused_before_anything_is_run() {
+    let factors = "codec = [\"h264\", \"vp8\"]\nencoder = [\"x264enc\"]";
+    let bench = Bench::new(&study("", factors, "width = 641"));
+    for arguments in [&["run", "small.toml"][..], &["run", "small.toml", "--dry-run"]] {
+        let ended = bench.run(arguments);
+        ended.assert_code(2);
+        for part in [
+            "error: setting `encoder`: `x264enc` makes h264, not vp8",
+            "nearest valid: \"vp8enc\"",
+            "error: setting `width`: 641 is odd",
+            "width = 641\n",
+            "nearest valid: 640",
+        ] {
+            assert!(ended.stderr.contains(part), "{part} is not in:\n{}", ended.stderr);
+        }
+    }
+    assert!(!bench.results().exists());
+}
+
+#[test]
+fn a_study_file_that_cannot_be_read_is_a_mistake_of_the_command_line() {
+    let bench = Bench::new("");
+    fs::write(bench.dir.path().join("picture.toml"), [0xff, 0xd8, 0xff]).unwrap();
+    for name in ["absent.toml", "picture.toml"] {
+        let ended = bench.run(&["run", name]);
+        ended.assert_code(2);
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+    }
 }
 
 #[test]

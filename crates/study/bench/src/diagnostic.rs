@@ -88,7 +88,7 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// The candidate that resembles `word` most, where any does.
-pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     candidates
         .into_iter()

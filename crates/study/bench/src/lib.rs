@@ -3,6 +3,7 @@
 //! The engine prints nothing (see [`Progress`]), knows no system, and never ends a study because of one run.
 
 mod campaign;
+mod conflict;
 pub mod conformance;
 mod diagnostic;
 mod engine;
@@ -19,6 +20,9 @@ mod subject;
 pub use campaign::Campaign;
 pub use diagnostic::{Diagnostic, Faults};
 pub use engine::{StudyOutcome, Watch, chain, run_study, run_study_watched};
+pub use conflict::Conflict;
+pub use diagnostic::{Diagnostic, Faults, nearest_word};
+pub use engine::{StudyOutcome, chain, run_study};
 pub use error::BenchError;
 pub use estimate::{Estimate, Left};
 pub use level::is_level;

@@ -317,12 +317,13 @@ impl<'t> Reader<'t> {
         let (wrong, nearest) = match given {
             Some(s) if (min..=MAX).contains(&s) => return Some(s),
             Some(s) if s.is_finite() => (format!("{s} is out of range"), Some(s.clamp(min, MAX).to_string())),
+            Some(s) => (format!("{s} is not finite"), None),
             _ => (format!("this is {}", kind(value.get_ref())), None),
         };
         let fault = self.fault(
             value.span(),
             format!("field `{}`: {wrong}", key.get_ref()),
-            format!("a number of seconds from {min} to {MAX}"),
+            format!("a finite number of seconds from {min} to {MAX}"),
         );
         *fault = fault.clone().nearest(nearest);
         None
@@ -363,12 +364,12 @@ impl<'t> Reader<'t> {
     }
 }
 
-fn find<'a, 'i>(table: &'a DeTable<'i>, name: &str) -> Option<(&'a Key<'i>, &'a Value<'i>)> {
+pub(crate) fn find<'a, 'i>(table: &'a DeTable<'i>, name: &str) -> Option<(&'a Key<'i>, &'a Value<'i>)> {
     table.iter().find(|(key, _)| key.get_ref().as_ref() == name)
 }
 
 /// A TOML value as a level, where it is one.
-fn plain(value: &DeValue<'_>) -> Option<Level> {
+pub(crate) fn plain(value: &DeValue<'_>) -> Option<Level> {
     match value {
         DeValue::String(text) => Some(Level::Text(text.to_string())),
         DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok().map(Level::Int),

@@ -9,6 +9,8 @@ use recording::spec::{Levels, Panel, SubjectSpec};
 use recording::wire::Ready;
 use thiserror::Error;
 
+use crate::conflict::Conflict;
+
 /// One point of the matrix, complete: levels of the varied factors, fixed settings and the subject's defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
@@ -37,6 +39,13 @@ pub trait Subject: Send {
     /// # Errors
     /// What the subject needs to know itself is missing.
     fn spec(&self) -> Result<SubjectSpec, SubjectError>;
+
+    /// What can only fail at a point whose levels are each valid. Asked before anything is run; also [`Subject::prepare`]
+    /// refuses such a point.
+    fn conflicts(&self, settings: &Levels) -> Vec<Conflict> {
+        let _ = settings;
+        Vec::new()
+    }
 
     /// Brings the system to this point of the matrix. Called before every run.
     ///

@@ -87,7 +87,7 @@ fn every_fault_names_its_place_what_was_expected_and_the_nearest_valid() {
         ("@repeats = \"3\"", 2, 11, "this is a text", "whole number", None),
         ("@seed = -1", 2, 8, "-1 is out of range", "from 0", Some("0")),
         ("@warmup_s = -0.5", 2, 12, "-0.5 is out of range", "seconds", Some("0")),
-        ("@record_s = nan", 2, 12, "this is a number", "seconds", None),
+        ("@record_s = nan", 2, 12, "NaN is not finite", "a finite number of seconds", None),
         ("@record_s = 0", 2, 12, "0 is out of range", "from 0.1", Some("0.1")),
         ("@title = 2026-01-01", 2, 9, "`title` is a date", "a text", None),
         ("@responses = [\"latency\"]", 2, 14, "gives no `latency`", "`latency_p50`", Some("latency_p50")),
@@ -200,4 +200,33 @@ proptest! {
             let _ = faults.to_string();
         }
     }
+}
+
+#[test]
+fn what_can_only_fail_is_told_at_its_place_in_the_file() {
+    let text = "subject = \"streaming\"\n[factors]\nfps = [10, 15]\n[fixed]\nbitrate = 3\n";
+    let study = parse(text).unwrap();
+    let conflict = |setting: &str, wrong: &str| bench::Conflict {
+        setting: setting.into(),
+        wrong: wrong.into(),
+        expected: "another".into(),
+        nearest: Some("14".into()),
+    };
+    let faults = study
+        .check("x.toml", &|settings| match (&settings["fps"], &settings["bitrate"]) {
+            (Level::Int(15), Level::Float(3.0)) => {
+                vec![conflict("fps", "15 is odd"), conflict("bitrate", "3 is odd"), conflict("codec", "odd")]
+            }
+            _ => Vec::new(),
+        })
+        .unwrap_err()
+        .faults;
+    let places: Vec<_> = faults.iter().map(|f| (f.line, f.column, f.message.as_str())).collect();
+    let expected = [
+        (1, 1, "setting `codec`: odd"),
+        (3, 12, "setting `fps`: 15 is odd"),
+        (5, 11, "setting `bitrate`: 3 is odd"),
+    ];
+    assert_eq!(places, expected);
+    assert!(study.check("x.toml", &|_| Vec::new()).is_ok());
 }

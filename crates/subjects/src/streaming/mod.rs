@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bench::{EventSink, Outcome, Point, Subject, SubjectError};
+use bench::{Conflict, EventSink, Outcome, Point, Subject, SubjectError};
 use recording::spec::{Level, Levels, Panel, SubjectSpec};
 use rustix::process::Signal;
-pub use spec::spec;
+pub use spec::{conflicts, spec};
 
 use crate::process::Program;
 use xvfb::Display;
@@ -183,6 +183,10 @@ impl Subject for Streaming {
         Ok(spec())
     }
 
+    fn conflicts(&self, settings: &Levels) -> Vec<Conflict> {
+        conflicts(settings)
+    }
+
     fn prepare(&mut self, point: &Point) -> Result<(), SubjectError> {
         self.teardown()?;
         self.settings = Some(Settings::read(&point.settings)?);
@@ -305,13 +309,14 @@ impl Settings {
             scene: text("scene")?,
             port: int("port")?,
         };
-        if settings.width % 2 != 0 || settings.height % 2 != 0 {
-            let size = settings.size();
-            return Err(SubjectError::Setting(format!(
-                "{size}: width and height must be even (4:2:0 colour)"
-            )));
+        let mut whole = levels.clone();
+        whole.entry("codec".into()).or_insert_with(|| Level::Text(settings.codec.clone()));
+        match conflicts(&whole).into_iter().next() {
+            Some(Conflict { setting, wrong, expected, .. }) => {
+                Err(SubjectError::Setting(format!("'{setting}': {wrong}, expected {expected}")))
+            }
+            None => Ok(settings),
         }
-        Ok(settings)
     }
 
     fn size(&self) -> String {
@@ -353,12 +358,30 @@ mod tests {
     }
 
     #[test]
+    fn what_can_only_fail_is_told_with_the_nearest_that_works() {
+        let text = |word: &str| Level::Text(word.into());
+        for (codec, encoder, expected) in [
+            ("vp8", "x264enc", Some(("`x264enc` makes h264, not vp8", "\"vp8enc\""))),
+            ("h264", "x246enc", Some(("`x246enc` is unknown", "\"x264enc\""))),
+            ("h264", "--help", Some(("`--help` is unknown", "\"x264enc\""))),
+            ("h264", "openh264enc", None),
+            ("h264", "", None),
+        ] {
+            let found = conflicts(&levels(&[("codec", text(codec)), ("encoder", text(encoder))]));
+            let found: Vec<_> =
+                found.iter().map(|c| (c.wrong.as_str(), c.nearest.as_deref().unwrap_or(""))).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{codec} by {encoder}");
+        }
+    }
+
+    #[test]
     fn levels_outside_their_domain_are_refused() {
         for (name, level, expected) in [
             ("codec", Level::Text("av1".into()), "'codec' has no valid level"),
             ("fps", Level::Int(0), "'fps' has no valid level"),
             ("fsp", Level::Int(30), "no setting 'fsp'"),
-            ("width", Level::Int(641), "641x360: width and height must be even"),
+            ("width", Level::Int(641), "'width': 641 is odd"),
+            ("encoder", Level::Text("vp8enc".into()), "'encoder': `vp8enc` makes vp8, not h264"),
         ] {
             let error = Settings::read(&levels(&[(name, level)])).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

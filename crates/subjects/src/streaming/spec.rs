@@ -1,7 +1,11 @@
 //! What the streaming subject takes and gives.
 
-use recording::spec::{Better, Domain, Factor, Join, Level, Panel, Response, Span, Statistic, SubjectSpec};
+use bench::Conflict;
+use recording::spec::{
+    Better, Domain, Factor, Join, Level, Levels, Panel, Response, Span, Statistic, SubjectSpec,
+};
 use streaming::codec::Codec;
+use streaming::encode::{KNOWN, default_element};
 
 /// What the streaming subject takes and gives.
 pub fn spec() -> SubjectSpec {
@@ -14,6 +18,44 @@ pub fn spec() -> SubjectSpec {
         responses: responses(),
         joins: vec![join()],
     }
+}
+
+/// What can only fail: sizes that 4:2:0 colour does not have, and encoders that are unknown or make another codec.
+pub fn conflicts(settings: &Levels) -> Vec<Conflict> {
+    let odd = |name: &str| match settings.get(name) {
+        Some(Level::Int(n)) if n % 2 != 0 => Some(Conflict {
+            setting: name.into(),
+            wrong: format!("{n} is odd"),
+            expected: "an even number of pixels, as 4:2:0 colour has".into(),
+            nearest: Some((n - 1).to_string()),
+        }),
+        _ => None,
+    };
+    ["width", "height"].into_iter().filter_map(odd).chain(encoder_conflict(settings)).collect()
+}
+
+fn encoder_conflict(settings: &Levels) -> Option<Conflict> {
+    let word = |name: &str| settings.get(name).map(ToString::to_string).unwrap_or_default();
+    let (encoder, codec) = (word("encoder"), word("codec").parse::<Codec>().ok()?);
+    let known = KNOWN.iter().find(|k| k.element == encoder);
+    if encoder.is_empty() || known.is_some_and(|k| k.codec == codec) {
+        return None;
+    }
+    let quoted = |name: &str| format!("\"{name}\"");
+    let makers: Vec<_> = KNOWN.iter().filter(|k| k.codec == codec).map(|k| quoted(k.element)).collect();
+    let (wrong, nearest) = match known {
+        Some(known) => (format!("`{encoder}` makes {}, not {codec}", known.codec), default_element(codec)),
+        None => {
+            let near = bench::nearest_word(&encoder, KNOWN.iter().map(|k| k.element));
+            (format!("`{encoder}` is unknown"), near.unwrap_or(default_element(codec)))
+        }
+    };
+    Some(Conflict {
+        setting: "encoder".into(),
+        wrong,
+        expected: format!("{} for {codec}, or \"\": the best installed one", makers.join(" or ")),
+        nearest: Some(quoted(nearest)),
+    })
 }
 
 fn factors() -> Vec<Factor> {
