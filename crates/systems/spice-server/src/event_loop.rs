@@ -54,7 +54,7 @@ pub struct ChannelEvent {
     /// What happened.
     pub change: ChannelChange,
     /// The client, the same for all its channels.
-    pub connection: i32,
+    pub connection: u32,
     /// `SPICE_CHANNEL_*`: 1 main, 2 display, 3 inputs, 4 cursor.
     pub channel: i32,
     /// Which of several channels of one type.
@@ -83,7 +83,7 @@ struct State {
     timers: Vec<*mut Timer>,
     watches: Vec<*mut Watch>,
     events: VecDeque<ChannelEvent>,
-    open: HashMap<(i32, i32, i32), u32>,
+    open: HashMap<(i32, i32, u32), u32>,
     sent: SentBytes,
 }
 
@@ -158,7 +158,12 @@ pub(crate) unsafe extern "C" fn channel_event(event: c_int, info: *mut sys::Spic
     };
     // SAFETY: the library passes a valid structure for the time of the call.
     let info = unsafe { &*info };
-    let event = ChannelEvent { change, connection: info.connection_id, channel: info.type_, id: info.id };
+    let event = ChannelEvent {
+        change,
+        connection: info.connection_id.cast_unsigned(),
+        channel: info.type_,
+        id: info.id,
+    };
     with(|s| {
         let key = (event.channel, event.id, event.connection);
         match change {
