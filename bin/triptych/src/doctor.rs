@@ -18,6 +18,7 @@ struct Finding {
     present: bool,
     /// Without it no study runs; otherwise something is only narrower.
     required: bool,
+    /// Empty for what is there.
     remedy: String,
 }
 
@@ -31,6 +32,9 @@ pub(crate) fn doctor(options: &args::Doctor) -> anyhow::Result<Exit> {
         remedy: "apt install xvfb (or use source = \"scene\" in studies)".into(),
     });
     findings.extend(encoders(&programs.join("triptych-guest")));
+    for found in findings.iter_mut().filter(|f| f.present) {
+        found.remedy.clear();
+    }
     let well = findings.iter().all(|f| f.present || !f.required);
     if options.json {
         writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?;

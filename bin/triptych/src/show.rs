@@ -26,7 +26,9 @@ pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
     table::print(&study, options.intervals, columns)?;
     for run in study.runs()? {
         if run.facts.status != RunStatus::Complete {
-            writeln!(stdout(), "{}  {:?}: {}", run.facts.id, run.facts.status, run.facts.reason)?;
+            let status = format!("{:?}", run.facts.status).to_lowercase();
+            let reason = Some(format!(": {}", run.facts.reason)).filter(|_| !run.facts.reason.is_empty());
+            writeln!(stdout(), "{}  {status}{}", run.facts.id, reason.unwrap_or_default())?;
         }
     }
     Ok(Exit::Success)

@@ -222,3 +222,14 @@ fn a_full_disk_fails_the_run_with_its_reason() {
     );
     assert_ne!(facts.unwrap().status, RunStatus::Complete);
 }
+
+#[test]
+fn the_doctor_asks_for_nothing_that_is_there() {
+    let ended = Bench::new("").run(&["doctor", "--json"]);
+    let found = ended.json();
+    let found = found.as_array().unwrap();
+    assert!(found.iter().any(|f| f["present"] == true), "{found:#?}");
+    for finding in found {
+        assert_eq!(finding["present"] == true, finding["remedy"] == "", "{finding}");
+    }
+}
