@@ -381,16 +381,15 @@ mod tests {
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
 
         let after = sampled(&mut tree);
-        assert!(after[4] >= busy[4] && after[5] >= busy[5], "switches stay counted");
         let ticks = |pid| Stat::read(pid).map_or(0, |s| s.user_ticks + s.system_ticks);
         let before = ticks(child.id());
         until(|| (ticks(child.id()) >= before + 12).then_some(()));
         let later = sampled(&mut tree);
         let grown = cpu_ns(&later) - cpu_ns(&after);
-        assert!(grown > 80_000_000, "the child worked for 120 ms more, {grown} ns were seen");
-
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(after[4] >= busy[4] && after[5] >= busy[5], "switches stay counted");
+        assert!(grown > 80_000_000, "the child worked for 120 ms more, {grown} ns were seen");
         let mut all = Usage::of(UsageWho::RUSAGE_SELF);
         all.add(Usage::of(UsageWho::RUSAGE_CHILDREN));
         let seen = cpu_ns(&later);
