@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
-use anyhow::{Context, bail};
 use anyhow::bail;
 use bench::{Campaign, StudyFile, StudyOutcome};
 use recording::Address;
@@ -81,6 +80,8 @@ fn watch(collector: &Address) -> Option<Box<dyn std::any::Any>> {
             None
         }
     }
+}
+
 /// The study file is not there, or is no text.
 #[derive(Debug, Error)]
 #[error("cannot read the study file {}", file.display())]

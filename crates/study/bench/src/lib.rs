@@ -18,11 +18,9 @@ mod study_file;
 mod subject;
 
 pub use campaign::Campaign;
-pub use diagnostic::{Diagnostic, Faults};
-pub use engine::{StudyOutcome, Watch, chain, run_study, run_study_watched};
 pub use conflict::Conflict;
 pub use diagnostic::{Diagnostic, Faults, nearest_word};
-pub use engine::{StudyOutcome, chain, run_study};
+pub use engine::{StudyOutcome, Watch, chain, run_study, run_study_watched};
 pub use error::BenchError;
 pub use estimate::{Estimate, Left};
 pub use level::is_level;

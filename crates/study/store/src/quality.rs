@@ -179,7 +179,7 @@ fn machine(
     }
     pressure(&mut machine, named("pressure"), named("machine"));
     if let Some(table) = named("lag")
-        && let Ok(lag) = table.columns.numbers("lag_max_ns")
+        && let Ok(lag) = table.columns.numbers("late_max_ns")
     {
         machine.lag = table.t_ns.iter().copied().zip(lag).collect();
         machine.lag.sort_by_key(|s| s.0);

@@ -12,7 +12,7 @@ use recording::collector::{Collector, CollectorOptions};
 use recording::facts::{FORMAT, FORMAT_MINOR, HostFacts, RunFacts, RunStatus};
 use recording::reader::read_table;
 use recording::spec::Panel;
-use recording::wire::{Decoder, Hello, Message, PROTOCOL};
+use recording::wire::{Decoder, Hello, Message, PREAMBLE, PROTOCOL};
 use units::{Clock, MonotonicClock};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -117,10 +117,12 @@ fn agent(address: SocketAddr, truth: Truth) {
         source: "agent".into(),
         session: 1,
         oldest: 0,
+        next: 0,
+        record: String::new(),
         boot_id: "another machine".into(),
         token: None,
     };
-    stream.write_all(&Message::Hello(hello).encode()).unwrap();
+    stream.write_all(&[&PREAMBLE[..], &Message::Hello(hello).encode()].concat()).unwrap();
     let (mut decoder, mut buffer) = (Decoder::new(), [0; 4096]);
     loop {
         while let Some(message) = decoder.next_message().unwrap() {
