@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Studies what happens in a virtual machine on three panels at once: guest, host and client.
 #[derive(Debug, Parser)]
@@ -34,8 +34,10 @@ pub(crate) enum Command {
     Set(crate::control::Set),
     /// Serve the page of a study on loopback.
     View(View),
-    /// Print the table of a study.
+    /// Print the table of a study, or what is in a run or a table's file.
     Show(Show),
+    /// Write runs for other programs: CSV, JSON Lines, Parquet, or a trace for Perfetto.
+    Export(Export),
     /// List the studies of a results folder.
     List(List),
     /// Say what is missing on this machine, and which package brings it.
@@ -88,11 +90,23 @@ pub(crate) struct View {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  triptych show latest --intervals")]
+#[command(after_help = "Examples:
+  triptych show latest --intervals
+  triptych show latest --run r0001-p03-k1
+  triptych show results/halves-20261124T091500Z/runs/r0001-p03-k1/guest.frames.parquet --json")]
 pub(crate) struct Show {
-    #[command(flatten)]
-    pub(crate) which: Which,
+    /// A study's folder, its name below --results, or `latest`; a run's folder; or a table's file.
+    #[arg(default_value = "latest", value_name = "PATH")]
+    pub(crate) path: String,
+    /// Folder of the studies.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) results: PathBuf,
+    /// Show what is in this run of the study.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// Show the tables and indicators of all runs of the study.
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) tables: bool,
     /// Show the 95 % interval of every response, not only of percentages.
     #[arg(long)]
     pub(crate) intervals: bool,
@@ -102,6 +116,62 @@ pub(crate) struct Show {
     /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  triptych export latest --format csv -o frames --table '*.frames'
+  triptych export latest --run r0001-p03-k1 --format perfetto -o traces
+
+Files are described in docs/export.md. Ctrl-C leaves only whole files.")]
+pub(crate) struct Export {
+    /// A study's folder, its name below --results, or `latest`; or one run's folder.
+    #[arg(default_value = "latest")]
+    pub(crate) study: String,
+    /// Folder of the studies.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) results: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// Folder to write into.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Only this run; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Vec<String>,
+    /// Only tables of this name, with `*` and `?`; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) table: Vec<String>,
+    /// The clock of instants: the collector's, or each panel's own as recorded.
+    #[arg(long, value_enum, default_value_t = ExportClock::Collector)]
+    pub(crate) clock: ExportClock,
+    /// Write into a folder that is not empty; files of the same name are replaced.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print what was written as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// One CSV file a table.
+    Csv,
+    /// One file of JSON objects, one a line, for each table.
+    Jsonl,
+    /// One Parquet file a table.
+    Parquet,
+    /// One trace a run, for ui.perfetto.dev.
+    Perfetto,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportClock {
+    /// The collector's: instants of all panels can be compared.
+    Collector,
+    /// Each panel's own, as recorded.
+    Panel,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,8 @@ mod args;
 mod bar;
 mod control;
 mod doctor;
+mod export;
+mod inspect;
 mod list;
 mod locate;
 mod record;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Set(options) => control::set(options),
         Command::View(options) => show::view(options),
         Command::Show(options) => show::show(options),
+        Command::Export(options) => export::export(options),
         Command::List(options) => list::list(options),
         Command::Doctor(options) => doctor::doctor(options),
     };

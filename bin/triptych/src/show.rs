@@ -12,12 +12,27 @@ use view::ViewOptions;
 
 use crate::Exit;
 use crate::args;
+use crate::inspect;
 use crate::locate::locate;
 use crate::run::quoted;
 use crate::table::{self, Columns};
 
 pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
-    let study = Study::open(&locate(&options.which.study, &options.which.results)?)?;
+    let path = Path::new(&options.path);
+    if path.is_file() {
+        return inspect::table(path, options.json);
+    }
+    if path.join("run.toml").is_file() && !path.join("plan.toml").is_file() {
+        return inspect::run(path, options.json);
+    }
+    let study = Study::open(&locate(&options.path, &options.results)?)?;
+    if let Some(id) = &options.run {
+        let (dir, _) = study.run(id)?;
+        return inspect::run(&dir, options.json);
+    }
+    if options.tables {
+        return inspect::tables(&study, options.json);
+    }
     if options.json {
         writeln!(stdout(), "{}", serde_json::to_string_pretty(&json(&study)?)?)?;
         return Ok(Exit::Success);
@@ -29,6 +44,9 @@ pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
             let status = format!("{:?}", run.facts.status).to_lowercase();
             let reason = Some(format!(": {}", run.facts.reason)).filter(|_| !run.facts.reason.is_empty());
             writeln!(stdout(), "{}  {status}{}", run.facts.id, reason.unwrap_or_default())?;
+        }
+        if let Some(note) = inspect::disturbed(&run.facts) {
+            writeln!(stdout(), "{}  disturbed: {note}", run.facts.id)?;
         }
     }
     Ok(Exit::Success)
@@ -81,6 +99,7 @@ pub(crate) fn json(study: &Study) -> anyhow::Result<serde_json::Value> {
             json!({
                 "id": run.facts.id, "point": run.facts.point, "repeat": run.facts.repeat,
                 "status": run.facts.status, "reason": run.facts.reason, "responses": run.responses,
+                "quality": run.facts.quality,
             })
         })
         .collect();

@@ -4,10 +4,13 @@
 //! The format is specified in `docs/formats/record.md`.
 
 mod address;
+pub mod batches;
 pub mod clock;
 pub mod collector;
 pub mod control;
 mod decoder;
+pub mod contents;
+pub mod export;
 pub mod facts;
 pub mod files;
 pub mod reader;
