@@ -13,6 +13,7 @@ pub mod contents;
 pub mod export;
 pub mod facts;
 pub mod files;
+pub mod import;
 pub mod reader;
 mod receive;
 mod sources;
