@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Export(Export),
     /// List the studies of a results folder.
     List(List),
+    /// Read records that other programs made into a study.
+    Import(crate::import::Arguments),
     /// Say what is missing on this machine, and which package brings it.
     Doctor(Doctor),
 }

@@ -6,6 +6,7 @@ mod control;
 mod doctor;
 mod export;
 mod inspect;
+mod import;
 mod list;
 mod locate;
 mod record;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Show(options) => show::show(options),
         Command::Export(options) => export::export(options),
         Command::List(options) => list::list(options),
+        Command::Import(options) => import::import(options),
         Command::Doctor(options) => doctor::doctor(options),
     };
     done.unwrap_or_else(|error| {
