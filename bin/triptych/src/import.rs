@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use recording::facts::read_plan;
+use recording::facts::{read_plan, read_run, write_run};
 use recording::import::{
-    CsvOptions, Import, ImportError, Options, Source, Summary, Survey, TimeColumn, survey,
+    CsvOptions, Import, ImportError, Options, Source, Summary, Survey, TimeColumn, set_window, survey,
 };
 use recording::import::{Format, extract::Extractors};
 use recording::spec::{Level, Levels, Panel};
@@ -152,11 +152,23 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
     })
 }
 
-/// One run into the import. Its folder (which `add` gives) is whole then, but not in the study yet: whatever works on a run
-/// alone, such as finding its panels' clocks by the sizes of its frames (`Import::joins`; then `set_window`), belongs here
-/// and is part of the same import.
+/// One run into the import. Its folder is whole then, but not in the study yet. Its panels' clocks are found from the frames
+/// that they share, where it has some.
 fn one(source: &Source, options: &Options, import: &mut Import) -> Result<(), ImportError> {
-    import.add(source.read(options)?)?;
+    let dir = import.add(source.read(options)?)?;
+    let path = dir.join("run.toml");
+    let mut facts = read_run(&path)?;
+    let mut found = false;
+    for join in import.joins() {
+        match store::align_by_frames(&dir, &mut facts, &join) {
+            Ok(aligned) => found |= aligned.iter().any(|a| a.frames > 0),
+            Err(error) => tracing::warn!("{}: its clocks stay unknown: {error}", source.path.display()),
+        }
+    }
+    if found {
+        write_run(&path, &facts)?;
+        set_window(&dir)?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write, stdout};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -349,7 +348,7 @@ fn report(options: &Record, dir: &Path, facts: &RunFacts) -> anyhow::Result<Exit
             show::me(),
             quoted(&dir.join("runs").join(&facts.id))
         )?;
-        writeln!(stdout(), "{}    then http://{}", show::look_at(dir), SocketAddr::from(show::PAGE))?;
+        writeln!(stdout(), "{}    then http://{}", show::look_at(dir), show::PAGE)?;
     }
     Ok(if failed { Exit::Failure } else { Exit::Success })
 }

@@ -98,7 +98,6 @@ fn read(file: &Path) -> anyhow::Result<StudyFile> {
     Ok(study)
 }
 
-/// The first signal asks the study to end in order; the second ends this process, and with it all others.
 /// The first signal asks the work to end in order; the second ends this process, and with it all others.
 pub(crate) fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));

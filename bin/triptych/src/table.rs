@@ -66,7 +66,7 @@ pub(crate) fn print(study: &Study, intervals: bool, shown: Columns) -> anyhow::R
         let hidden = columns.len() - n;
         writeln!(stdout(), "{hidden} more columns: a wider terminal, `show --all`, or the page")?;
     }
-    for (id, reasons) in flagged(study)?.into_iter().flat_map(|(_, runs)| runs) {
+    for (id, reasons) in flagged(study)?.into_values().flatten() {
         writeln!(stdout(), "! {id} disturbed: {}", reasons.join("; "))?;
     }
     if relative(study)? {
@@ -75,8 +75,11 @@ pub(crate) fn print(study: &Study, intervals: bool, shown: Columns) -> anyhow::R
     Ok(())
 }
 
+/// A disturbed run, and why.
+type Flagged = (String, Vec<String>);
+
 /// Complete runs that something outside disturbed, and why, by point.
-fn flagged(study: &Study) -> anyhow::Result<BTreeMap<u32, Vec<(String, Vec<String>)>>> {
+fn flagged(study: &Study) -> anyhow::Result<BTreeMap<u32, Vec<Flagged>>> {
     let mut points: BTreeMap<u32, Vec<_>> = BTreeMap::new();
     for run in study.runs()?.into_iter().filter(|r| r.facts.status == RunStatus::Complete) {
         let reasons = run.facts.quality.as_ref().map(store::reasons).unwrap_or_default();

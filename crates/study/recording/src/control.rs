@@ -99,15 +99,18 @@ fn ask(address: &Address, token: Option<&str>, wish: &Message) -> Result<Option<
     Err(silent())
 }
 
+/// What is in force, and why nothing was changed.
+type Answer = (Option<Level>, String);
+
 /// Wishes that programs have not answered yet.
 #[derive(Default)]
 pub(crate) struct Wishes {
     last: AtomicU32,
-    waiting: Mutex<BTreeMap<u32, Sender<(Option<Level>, String)>>>,
+    waiting: Mutex<BTreeMap<u32, Sender<Answer>>>,
 }
 
 impl Wishes {
-    fn make(&self) -> (u32, Receiver<(Option<Level>, String)>) {
+    fn make(&self) -> (u32, Receiver<Answer>) {
         let id = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         let (tell, answer) = mpsc::channel();
         locked(&self.waiting).insert(id, tell);

@@ -283,6 +283,7 @@ fn a_window_follows_the_clocks_that_were_found_later() {
             exchanges: 0,
             from_ns: None,
             later: Vec::new(),
+            ..recording::facts::ClockFacts::default()
         };
         facts.panels.get_mut(panel).unwrap().clock = Some(clock);
     }

@@ -1,6 +1,6 @@
 //! An agent with a clock of its own and a relay with delays, before a real collector on loopback TCP: how far the
 //! estimate is from the truth, which only this code knows.
-#![allow(clippy::unwrap_used, missing_docs)] // read beside its uses, a test and a benchmark
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)] // read beside its uses, a test and a benchmark
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
