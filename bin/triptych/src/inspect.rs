@@ -53,14 +53,6 @@ pub(crate) fn run(dir: &Path, as_json: bool) -> anyhow::Result<Exit> {
     Ok(if unreadable.is_empty() { Exit::Success } else { Exit::Failure })
 }
 
-/// What disturbed a run, if anything did.
-pub(crate) fn disturbed(facts: &RunFacts) -> Option<String> {
-    let quality = facts.quality.as_ref().filter(|q| q.disturbed)?;
-    let text =
-        |d: &recording::facts::Disturbance| format!("{} ({:.0} % of the time)", d.text, d.share * 100.0);
-    Some(quality.disturbances.iter().map(text).collect::<Vec<_>>().join("; "))
-}
-
 /// A table of all runs of a study, added up.
 #[derive(Default)]
 struct Sum {

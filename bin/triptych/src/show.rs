@@ -45,9 +45,6 @@ pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
             let reason = Some(format!(": {}", run.facts.reason)).filter(|_| !run.facts.reason.is_empty());
             writeln!(stdout(), "{}  {status}{}", run.facts.id, reason.unwrap_or_default())?;
         }
-        if let Some(note) = inspect::disturbed(&run.facts) {
-            writeln!(stdout(), "{}  disturbed: {note}", run.facts.id)?;
-        }
     }
     Ok(Exit::Success)
 }

@@ -1,30 +1,21 @@
-//! The worked example of `docs/streaming.md`, run as it stands there.
+//! The worked examples of `docs/streaming.md` and `docs/recording.md`, run as they stand there.
 #![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use system_tests::program;
 
 #[test]
 fn the_example_of_streaming_by_hand_works_as_it_is_written() {
     let text = include_str!("../../../docs/streaming.md");
-    let example = text.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let example = example(text);
     // The port of the text may be somebody's; this one was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let example = example.replace(":5900", &format!(":{free}"));
-    // Whatever becomes of the example, nothing of it is left running.
-    let example = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{example}");
     let folder = tempfile::tempdir().unwrap();
-    let programs = program("triptych-client").parent().unwrap().to_owned();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("bash")
-        .args(["-e", "-c", &example])
-        .current_dir(folder.path())
-        .env("PATH", path)
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+    let output = run(&example, folder.path());
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let summary = told.lines().find(|l| l.starts_with('{') && l.contains("arrival_to_present"));
     let summary: serde_json::Value =
@@ -32,4 +23,37 @@ fn the_example_of_streaming_by_hand_works_as_it_is_written() {
     let frames = summary["frames"].as_u64().unwrap();
     assert!((10..=95).contains(&frames), "three seconds of at most 30 frames a second: {summary}");
     assert!(summary["arrival_to_present_p50_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{summary}");
+}
+
+#[test]
+fn the_example_of_recording_works_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(example(include_str!("../../../docs/recording.md")), folder.path());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}");
+    for expected in ["all is quiet", "guest.cpu", "busy_percent", "guest.pressure"] {
+        assert!(told.contains(expected), "no {expected} in:\n{told}");
+    }
+    let frames = recording::reader::read_table(&folder.path().join("demo/runs/r0001-p00-k0"), "guest.cpu");
+    let rows = frames.unwrap().rows;
+    assert!((5..=65).contains(&rows), "{rows} rows in six seconds of at most ten a second");
+}
+
+/// The first example of a document.
+fn example(text: &str) -> &str {
+    text.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0
+}
+
+/// Runs an example with our programs at hand; whatever becomes of it, nothing of it is left running.
+fn run(example: &str, folder: &Path) -> Output {
+    let example = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{example}");
+    let programs = program("triptych-client").parent().unwrap().to_owned();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    Command::new("bash")
+        .args(["-e", "-c", &example])
+        .current_dir(folder)
+        .env("PATH", path)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap()
 }

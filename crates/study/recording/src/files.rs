@@ -120,15 +120,31 @@ impl TableWriter {
     /// # Errors
     /// The disk is full or gone. What was written before stays readable; write no more.
     pub fn write(&mut self, words: &[u64]) -> Result<(), FileError> {
+        self.append(words)?;
+        if words.is_empty() { Ok(()) } else { self.sync() }
+    }
+
+    /// Writes rows as one batch, which is safe once [`TableWriter::sync`] has returned.
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`].
+    pub fn append(&mut self, words: &[u64]) -> Result<(), FileError> {
         if words.is_empty() {
             return Ok(());
         }
         let mut write = || -> Result<(), FileErrorKind> {
             self.writer.write(&batch(&self.schema, words)?)?;
-            self.writer.get_mut().flush()?;
-            Ok(self.writer.get_ref().sync_data()?)
+            Ok(self.writer.get_mut().flush()?)
         };
         in_file(&self.path, write())
+    }
+
+    /// Waits until everything that was appended is on the disk.
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`].
+    pub fn sync(&mut self) -> Result<(), FileError> {
+        in_file(&self.path, self.writer.get_ref().sync_data().map_err(Into::into))
     }
 
     /// Cells in a row, `t_ns` included.

@@ -13,7 +13,7 @@ use units::{Clock, MonotonicClock};
 
 use crate::address::Stream;
 use crate::clock::Exchange;
-use crate::collector::CollectorEvent;
+use crate::collector::{AGENT, CollectorEvent};
 use crate::control::{self, Wishes};
 use crate::facts::Marker;
 use crate::sources::{PanelState, Source, locked};
@@ -418,7 +418,10 @@ impl Connection<'_> {
                 facts.facts.extend(ready.facts.clone());
                 drop(facts);
                 self.journal("ready", &ready);
-                let _ = self.context.events.send(CollectorEvent::Ready { panel: self.panel, ready });
+                // What an agent that only watches has to tell says nothing of the panel's program.
+                if self.name != AGENT {
+                    let _ = self.context.events.send(CollectorEvent::Ready { panel: self.panel, ready });
+                }
             }
             Message::Marker { t_ns, kind, text } => {
                 self.marked(t_ns, kind.clone(), text.clone());

@@ -132,20 +132,37 @@ impl Writer {
 
     fn flush(&mut self) {
         let mut errors = Vec::new();
-        for open in self.tables.values_mut() {
-            let rows = (open.pending.len() / open.width) as u64;
-            match open.writer.as_mut().map(|w| w.write(&open.pending)) {
-                Some(Ok(())) => open.rows += rows,
-                Some(Err(error)) => {
-                    // Half a batch may be on the disk: nothing may follow it.
-                    open.writer = None;
-                    open.lost_rows += rows;
-                    errors.push(error);
-                }
-                None => open.lost_rows += rows,
+        // All are written before the first is synced: the file system's journal then takes them together, and forty
+        // tables cost little more than one.
+        let mut step = |open: &mut Open, done: Result<(), FileError>, rows: u64| match done {
+            Ok(()) => true,
+            Err(error) => {
+                // Half a batch may be on the disk: nothing may follow it.
+                open.writer = None;
+                open.lost_rows += rows;
+                errors.push(error);
+                false
             }
-            open.pending.clear();
+        };
+        let mut written = Vec::new();
+        for open in self.tables.values_mut().filter(|open| !open.pending.is_empty()) {
+            let rows = (open.pending.len() / open.width) as u64;
+            let Some(done) = open.writer.as_mut().map(|w| w.append(&open.pending)) else {
+                open.lost_rows += rows;
+                continue;
+            };
+            if step(open, done, rows) {
+                written.push((open, rows));
+            }
         }
+        for (open, rows) in written {
+            if let Some(done) = open.writer.as_mut().map(TableWriter::sync)
+                && step(open, done, rows)
+            {
+                open.rows += rows;
+            }
+        }
+        self.tables.values_mut().for_each(|open| open.pending.clear());
         self.pending = 0;
         if let Err(error) = self.write_journal() {
             errors.push(FileError { path: self.dir.join(JOURNAL), source: error.into() });

@@ -27,8 +27,9 @@ const READY: Duration = Duration::from_secs(30);
 /// Time that a panel has to send its last rows after it was asked to finish.
 /// The collector may take five seconds to sync them to a slow disk.
 const FINISH: Duration = Duration::from_secs(8);
-/// Time between the end of a program and that of its connection, which the kernel closes.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Time between the end of a program and that of its connection: the collector has synced the last rows then, which takes
+/// up to five seconds.
+const FAREWELL: Duration = Duration::from_secs(8);
 /// Time given to a program whose connection ended to end too, so that its exit status is the reason.
 const EXIT: Duration = Duration::from_secs(2);
 
