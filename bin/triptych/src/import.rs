@@ -198,6 +198,9 @@ fn bar(sources: usize) -> ProgressBar {
     bar
 }
 
+/// More runs than these are told by a line each, and their skipped rows by a count.
+const MANY: usize = 8;
+
 fn report(arguments: &Arguments, found: &Survey, summary: &Summary) -> anyhow::Result<()> {
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string_pretty(summary)?)?;
@@ -209,7 +212,9 @@ fn report(arguments: &Arguments, found: &Survey, summary: &Summary) -> anyhow::R
         let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
         let line = format!("{}  {} tables, {rows} rows{skipped}", run.id, run.tables.len());
         writeln!(stdout(), "{line}  {}", run.source.display())?;
-        for (what, n) in run.skipped.iter().take(5) {
+        // Of many runs, each says for itself in `run.toml` what it lacks.
+        let told = if summary.runs.len() > MANY { 0 } else { MANY };
+        for (what, n) in run.skipped.iter().take(told) {
             eprintln!("  {n} × {what}");
         }
     }

@@ -6,6 +6,8 @@
 //!   the bar, and only makes lists of it;
 //! - `results/1000`, `results/10000`: finding and reading a tree of so many runs with one extractor.
 //!
+//! Times are CPU times of the working thread (of Python: of its process), so that what else the machine does counts little.
+//!
 //! The `.rec` is made of a fixture by repeating the rows of each table until it has 50 MB.
 #![allow(clippy::unwrap_used)] // a benchmark may fail loudly
 #![allow(missing_docs)] // criterion's macros make items without
@@ -18,16 +20,17 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use recording::import::extract::Extractors;
 use recording::import::{Import, Options, rec, survey};
+use rustix::time::{ClockId, clock_gettime};
 
 const SIZE: usize = 50_000_000;
 const PYTHON: &str = "
 import json, sys, time
 lines = [line for line in open(sys.argv[1]) if line[0] == '[']
-start = time.perf_counter()
+start = time.process_time()
 for _ in range(int(sys.argv[2])):
     for line in lines:
         json.loads(line)
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 ";
 
 fn fixture() -> PathBuf {
@@ -57,19 +60,34 @@ fn large() -> Vec<u8> {
     out.into_bytes()
 }
 
+/// CPU time that `n` times `work` take.
+fn cpu<T>(n: u64, mut work: impl FnMut() -> T) -> Duration {
+    let now = || {
+        let t = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(t.tv_sec.try_into().unwrap(), t.tv_nsec.try_into().unwrap())
+    };
+    let start = now();
+    for _ in 0..n {
+        drop(std::hint::black_box(work()));
+    }
+    now() - start
+}
+
 fn rec_files(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let (bytes, path) = (large(), dir.path().join("large.rec"));
     fs::write(&path, &bytes).unwrap();
     let mut group = c.benchmark_group("rec");
     group.sample_size(10).throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function("parse", |b| b.iter(|| rec::parse(&bytes, &path).unwrap()));
+    group.bench_function("parse", |b| b.iter_custom(|n| cpu(n, || rec::parse(&bytes, &path).unwrap())));
     group.bench_function("parse+write", |b| {
         let options = Options::default();
         let source = survey(std::slice::from_ref(&path), &options).unwrap().sources.remove(0);
-        b.iter(|| {
-            let mut import = Import::begin(&dir.path().join("study"), false, 1).unwrap();
-            import.add(source.read(&options).unwrap()).unwrap()
+        b.iter_custom(|n| {
+            cpu(n, || {
+                let mut import = Import::begin(&dir.path().join("study"), false, 1).unwrap();
+                import.add(source.read(&options).unwrap()).unwrap()
+            })
         });
     });
     if Command::new("python3").arg("--version").output().is_ok() {
@@ -111,9 +129,11 @@ fn results_trees(c: &mut Criterion) {
         };
         group.throughput(Throughput::Elements(runs));
         group.bench_function(BenchmarkId::from_parameter(runs), |b| {
-            b.iter(|| {
-                let found = survey(&[dir.path().to_owned()], &options).unwrap();
-                found.sources.iter().map(|s| s.read(&options).unwrap().tables.len()).sum::<usize>()
+            b.iter_custom(|n| {
+                cpu(n, || {
+                    let found = survey(&[dir.path().to_owned()], &options).unwrap();
+                    found.sources.iter().map(|s| s.read(&options).unwrap().tables.len()).sum::<usize>()
+                })
             });
         });
     }

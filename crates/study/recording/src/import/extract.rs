@@ -165,15 +165,17 @@ impl Extractors {
     /// Looks into `bytes` as if they were the file of every extractor.
     pub fn look_into(&self, bytes: &[u8]) -> Vec<ImportedTable> {
         let mut out = Extracted::default();
-        let rows = self.0.iter().map(|e| e.found(bytes, &mut out).unwrap_or_default()).collect();
+        let rows = self.0.iter().map(|e| e.found(bytes, &mut out).ok()).collect();
         self.tables(rows, "bytes", &mut out);
         out.tables
     }
 
-    /// Tables of what each extractor has found; `place` is for messages.
-    fn tables(&self, found: Vec<Vec<Row>>, place: &str, out: &mut Extracted) {
+    /// Tables of what each extractor has found; `None` where its files could not be read, which was counted. `place` is
+    /// for messages.
+    fn tables(&self, found: Vec<Option<Vec<Row>>>, place: &str, out: &mut Extracted) {
         let mut single: BTreeMap<(Panel, String), Vec<(Column, Growing)>> = BTreeMap::new();
         for (extractor, rows) in self.0.iter().zip(found) {
+            let Some(rows) = rows else { continue };
             let named = shown(&extractor.entry.name);
             if extractor.series || matches!(extractor.method, Method::Prometheus) {
                 extractor.series(rows, out);
@@ -329,27 +331,30 @@ impl Extractor {
         Column { unit, column_type: ColumnType::F64, description, name }
     }
 
-    /// Rows of all files, in their order.
-    fn rows(&self, files: &[PathBuf], out: &mut Extracted) -> Vec<Row> {
-        let mut rows = Vec::new();
+    /// Rows of all files, in their order; `None` where every file was of no use.
+    fn rows(&self, files: &[PathBuf], out: &mut Extracted) -> Option<Vec<Row>> {
+        let (mut rows, mut useless) = (Vec::new(), 0);
         let what = |why: &str| format!("extractor '{}': {why}", shown(&self.entry.name));
         for path in files {
             let bytes = match read_file(path, MAX_PAYLOAD) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     out.skips.add(what("file that cannot be read"), 1, || error.to_string());
+                    useless += 1;
                     continue;
                 }
             };
             match self.found(&bytes, out) {
                 Ok(found) => rows.extend(found),
                 Err(why) => {
-                    out.skips.add(what("file of another form"), 1, || format!("{}: {why}", path.display()))
+                    let place = || format!("{}: {why}", path.display());
+                    out.skips.add(what("file of another form"), 1, place);
+                    useless += 1;
                 }
             }
             out.files.push(path.clone());
         }
-        rows
+        (files.is_empty() || useless < files.len()).then_some(rows)
     }
 
     /// Rows of one file, or why it has none.

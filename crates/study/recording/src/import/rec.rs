@@ -17,6 +17,9 @@ use crate::spec::Panel;
 const MAX_MESSAGES: usize = 64 << 20;
 /// Longest header: 256 fields of 64 bytes, and generously more.
 const MAX_HEADER: usize = 1 << 20;
+/// Rows by whose length the number of all is estimated. A cell has two bytes at the least, so columns take at most four
+/// times the room of their text.
+const SAMPLE: usize = 64;
 /// Tables of one file.
 const MAX_TABLES: usize = 1_000;
 
@@ -203,17 +206,21 @@ impl Header {
     /// rows before are kept.
     fn rows(&self, line: &[u8], at: u64, rec: &mut Rec) {
         let stem = format!("{}.{}", self.panel, self.table.name);
-        let mut t = Growing::new(Kind::Scaled(self.power));
         let mut columns: Vec<_> = self.kinds.iter().map(|kind| Growing::new(*kind)).collect();
+        columns.insert(self.stamp, Growing::new(Kind::Scaled(self.power)));
         let mut scanner = Scanner::new(line);
         let mut rows = 0;
         let mut whole = scanner.take(b'[');
         while whole && !scanner.take(b']') {
             let start = scanner.at;
-            if self.row(&mut scanner, &mut t, &mut columns) {
+            if row(&mut scanner, &mut columns) {
                 rows += 1;
+                if rows == SAMPLE {
+                    // Columns that grow by doubling cost as much again as the numbers in them.
+                    let more = (line.len() - scanner.at) / (scanner.at / rows) + SAMPLE;
+                    columns.iter_mut().for_each(|c| c.reserve(more));
+                }
             } else {
-                t.truncate(rows);
                 columns.iter_mut().for_each(|c| c.truncate(rows));
                 scanner.at = start;
                 whole = scanner.cell().is_some();
@@ -236,27 +243,8 @@ impl Header {
             rec.skips.add(format!("{stem}: no list of rows"), 1, || format!("line {at}"));
         }
         let place = format!("line {at}");
+        let t = columns.remove(self.stamp);
         rec.tables.extend(finish(self.panel, self.table.clone(), t, columns, &place, &mut rec.skips));
-    }
-
-    /// One row, exactly as wide as the header.
-    #[inline]
-    fn row(&self, scanner: &mut Scanner<'_>, t: &mut Growing, columns: &mut [Growing]) -> bool {
-        if !scanner.take(b'[') {
-            return false;
-        }
-        let (before, after) = columns.split_at_mut(self.stamp);
-        let stamped = before.iter_mut().chain(std::iter::once(t)).chain(after);
-        for (i, column) in stamped.enumerate() {
-            if i > 0 && !scanner.take(b',') {
-                return false;
-            }
-            match scanner.cell() {
-                Some(cell) => column.push(cell),
-                None => return false,
-            }
-        }
-        scanner.take(b']')
     }
 
     /// The table's last line: `[[row, text], …]`. What is said already is not said twice; the rest is placed by its row.
@@ -289,6 +277,25 @@ impl Header {
             rec.messages.push(Message { t_ns, panel: Some(self.panel), source, text: text.clone() });
         }
     }
+}
+
+/// One row, exactly as wide as the header.
+#[inline]
+fn row(scanner: &mut Scanner<'_>, columns: &mut [Growing]) -> bool {
+    if !scanner.take(b'[') {
+        return false;
+    }
+    let mut first = true;
+    for column in columns {
+        if !first && !scanner.comma() {
+            return false;
+        }
+        first = false;
+        if !column.take(scanner) {
+            return false;
+        }
+    }
+    scanner.take(b']')
 }
 
 /// The first line: `[instant µs | 0 | null, source, text]`, newest first.

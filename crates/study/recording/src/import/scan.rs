@@ -5,10 +5,20 @@
 //! enough; whatever else stands in a cell is stepped over, however deep it nests, without recursion.
 
 /// Powers of ten that a double holds exactly.
-const EXACT: [f64; 23] = [
+pub(crate) const EXACT: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
+/// Powers of ten that a `u64` holds.
+pub(crate) const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
 /// Digits that a `u64` always holds.
 const DIGITS: usize = 19;
 
@@ -31,6 +41,14 @@ impl Number<'_> {
             let value = if self.exponent < 0 { m / power } else { m * power };
             return if self.negative { -value } else { value };
         }
+        // With one bit for all that a division leaves, 55 bits round as the infinite quotient would.
+        if self.exact && (-18..0).contains(&self.exponent) && self.mantissa > 1 << 53 {
+            let divisor = u128::from(POWERS[self.exponent.unsigned_abs() as usize]);
+            let wide = u128::from(self.mantissa) << 64;
+            let (quotient, rest) = (wide / divisor, wide % divisor);
+            let value = (quotient | u128::from(rest > 0)) as f64 * 2f64.powi(-64);
+            return if self.negative { -value } else { value };
+        }
         std::str::from_utf8(self.text).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN)
     }
 
@@ -41,9 +59,9 @@ impl Number<'_> {
         let size = match exponent {
             0 => self.mantissa,
             1.. if self.mantissa == 0 => 0,
-            1..=19 => self.mantissa.checked_mul(10u64.pow(exponent as u32))?,
+            1..=19 => self.mantissa.checked_mul(POWERS[exponent as usize])?,
             -19..=-1 => {
-                let divisor = 10u64.pow(exponent.unsigned_abs());
+                let divisor = POWERS[exponent.unsigned_abs() as usize];
                 self.mantissa / divisor + u64::from(self.mantissa % divisor >= divisor.div_ceil(2))
             }
             20.. => return None,
@@ -59,7 +77,7 @@ impl Number<'_> {
             && (self.exponent >= 0
                 || self.mantissa == 0
                 || (self.exponent >= -19
-                    && self.mantissa.is_multiple_of(10u64.pow(self.exponent.unsigned_abs()))));
+                    && self.mantissa.is_multiple_of(POWERS[self.exponent.unsigned_abs() as usize])));
         whole.then_some(value)
     }
 
@@ -97,7 +115,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is no white space, not taken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.byte()? {
@@ -108,7 +126,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes this byte if it is next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, wanted: u8) -> bool {
         let found = self.peek() == Some(wanted);
         self.at += usize::from(found);
@@ -121,8 +139,42 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    /// Takes a comma, which a space follows nearly always.
+    #[inline(always)]
+    pub(crate) fn comma(&mut self) -> bool {
+        if self.byte() != Some(b',') {
+            return self.take(b',');
+        }
+        self.at += 1;
+        self.at += usize::from(self.byte() == Some(b' '));
+        true
+    }
+
+    /// Takes a number of at most 19 digits, without sign or exponent, that a comma or bracket follows at once: its digits,
+    /// and how many of them stand behind the point. Takes nothing where it is anything else.
+    #[inline(always)]
+    pub(crate) fn plain(&mut self) -> Option<(u64, usize)> {
+        let (mut mantissa, mut end) = take_digits(self.bytes, self.at, 0);
+        let mut digits = end - self.at;
+        let mut fraction = 0;
+        if self.bytes.get(end) == Some(&b'.') && digits > 0 {
+            let point = end + 1;
+            (mantissa, end) = take_digits(self.bytes, point, mantissa);
+            fraction = end - point;
+            digits += fraction;
+            if fraction == 0 {
+                return None;
+            }
+        }
+        if !(1..=DIGITS).contains(&digits) || !matches!(self.bytes.get(end), Some(b',' | b']')) {
+            return None;
+        }
+        self.at = end;
+        Some((mantissa, fraction))
+    }
+
     /// Takes one value; `None` where there is none, or its end is missing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cell(&mut self) -> Option<Cell<'a>> {
         match self.peek()? {
             b'0'..=b'9' => self.number().map(Cell::Number),
@@ -142,7 +194,6 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes digits into `mantissa`, as long as it holds them, and gives how many it took in and how many there were.
-    #[inline]
     fn digits(&mut self, mantissa: &mut u64, mut held: usize) -> (usize, usize) {
         let start = self.at;
         while let Some(digit) = self.byte().map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
@@ -156,8 +207,32 @@ impl<'a> Scanner<'a> {
         (held, self.at - start)
     }
 
-    #[inline]
+    /// Takes a number. Nearly all have at most 19 digits and no exponent: for these nothing has to be counted.
+    #[inline(always)]
     pub(crate) fn number(&mut self) -> Option<Number<'a>> {
+        let start = self.at;
+        let negative = self.byte() == Some(b'-');
+        let from = start + usize::from(negative);
+        let (mut mantissa, mut end) = take_digits(self.bytes, from, 0);
+        let mut digits = end - from;
+        let mut exponent = 0;
+        if self.bytes.get(end) == Some(&b'.') {
+            let point = end + 1;
+            (mantissa, end) = take_digits(self.bytes, point, mantissa);
+            exponent = -((end - point) as i64);
+            digits += end - point;
+        }
+        if !(1..=DIGITS).contains(&digits) || matches!(self.bytes.get(end), Some(b'e' | b'E')) {
+            return self.any_number();
+        }
+        self.at = end;
+        let exponent = exponent as i32;
+        Some(Number { mantissa, exponent, negative, exact: true, text: &self.bytes[start..end] })
+    }
+
+    /// As [`Scanner::number`], whatever its length.
+    #[cold]
+    fn any_number(&mut self) -> Option<Number<'a>> {
         let start = self.at;
         let negative = self.byte() == Some(b'-');
         self.at += usize::from(negative);
@@ -240,6 +315,31 @@ impl<'a> Scanner<'a> {
         }
         false
     }
+}
+
+/// Digits from `at` on, put behind `mantissa` (modulo 2^64), and where they end.
+#[inline(always)]
+fn take_digits(bytes: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
+    // Eight at once: a number of a recording has about sixteen.
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*eight);
+        // No byte below '0', and none above '9'.
+        let below = word.wrapping_sub(0x3030_3030_3030_3030);
+        let above = word.wrapping_add(0x4646_4646_4646_4646);
+        if (below | above) & 0x8080_8080_8080_8080 != 0 {
+            break;
+        }
+        let pairs = (below.wrapping_mul(10).wrapping_add(below >> 8)) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs.wrapping_mul(100).wrapping_add(pairs >> 16)) & 0x0000_ffff_0000_ffff;
+        let all = (fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff;
+        mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(all);
+        at += 8;
+    }
+    while let Some(digit) = bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        mantissa = mantissa.wrapping_mul(10).wrapping_add(digit.into());
+        at += 1;
+    }
+    (mantissa, at)
 }
 
 fn leading_zeros(bytes: &[u8], from: usize, count: usize) -> usize {

@@ -11,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 use probe::{ColumnType, MAX_NAME, Table};
 
 use super::Skips;
-use super::scan::{Cell, Number};
+use super::scan::{Cell, EXACT, Number, POWERS, Scanner};
 use crate::files::{FileError, FileErrorKind, PARQUET, schema};
 use crate::reader::Column;
 use crate::spec::Panel;
@@ -118,6 +118,65 @@ pub(crate) struct Growing {
 impl Growing {
     pub(crate) fn new(kind: Kind) -> Self {
         Self { kind, cells: kind.empty(), bad: Vec::new() }
+    }
+
+    /// Makes room for about so many cells.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        match &mut self.cells {
+            Column::I64(v) => v.reserve(rows),
+            Column::U64(v) => v.reserve(rows),
+            Column::F64(v) => v.reserve(rows),
+            Column::Bool(v) => v.reserve(rows),
+        }
+    }
+
+    /// Adds the next value of the scanner; false where there is none.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, scanner: &mut Scanner<'_>) -> bool {
+        let start = scanner.at;
+        if let Some((mantissa, fraction)) = scanner.plain() {
+            if self.plain(mantissa, fraction) {
+                return true;
+            }
+            scanner.at = start;
+        }
+        self.any(scanner)
+    }
+
+    /// As [`Growing::take`], for what is no plain number or does not fit its column.
+    #[inline(never)]
+    fn any(&mut self, scanner: &mut Scanner<'_>) -> bool {
+        let cell = scanner.cell();
+        cell.is_some_and(|cell| {
+            self.push(cell);
+            true
+        })
+    }
+
+    /// Adds `mantissa / 10^fraction` where that is exact and of the column's type; else adds nothing.
+    #[inline(always)]
+    fn plain(&mut self, mantissa: u64, fraction: usize) -> bool {
+        let Ok(signed) = i64::try_from(mantissa) else { return false };
+        match (self.kind, &mut self.cells) {
+            (Kind::Scaled(power), Column::I64(v)) => {
+                let factor = usize::try_from(power).ok().and_then(|p| POWERS.get(p.checked_sub(fraction)?));
+                let Some(scaled) = factor.and_then(|f| signed.checked_mul(i64::try_from(*f).ok()?)) else {
+                    return false;
+                };
+                v.push(scaled);
+            }
+            (Kind::Count(factor), Column::U64(v)) if fraction == 0 => match mantissa.checked_mul(factor) {
+                Some(count) => v.push(count),
+                None => return false,
+            },
+            (Kind::Float, Column::F64(v)) if mantissa <= 1 << 53 && fraction < EXACT.len() => {
+                v.push(mantissa as f64 / EXACT[fraction]);
+            }
+            (Kind::Flag, Column::Bool(v)) if fraction == 0 && mantissa <= 1 => v.push(mantissa == 1),
+            (Kind::Auto, Column::I64(v)) if fraction == 0 => v.push(signed),
+            _ => return false,
+        }
+        true
     }
 
     /// Adds a cell to the end.
