@@ -50,7 +50,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) collector: Address,
     /// The panel whose machine this is: guest, host or client
-    #[arg(long, value_parser = panel)]
+    #[arg(long)]
     pub(crate) panel: Panel,
     /// File whose first line is the collector's token
     #[arg(long, value_name = "FILE")]
@@ -84,13 +84,6 @@ pub(crate) struct List {
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-fn panel(text: &str) -> Result<Panel, String> {
-    Panel::ALL
-        .into_iter()
-        .find(|panel| panel.name() == text)
-        .ok_or_else(|| format!("'{text}' is no panel: write guest, host or client"))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -1,14 +1,12 @@
 //! `triptych-agent run`.
 
-use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::Exit;
@@ -19,25 +17,15 @@ pub(crate) fn run(options: &options::Run) -> anyhow::Result<Exit> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
     }
-    let mut samplers = Vec::new();
-    let usual = Duration::from_secs_f64(1.0 / options.rate);
-    if !options.sampling.no_defaults {
-        samplers.extend(catalogue::defaults().into_iter().map(|sampler| (sampler, usual)));
-    }
-    for choice in &options.sampling.samplers {
-        let every = choice.hz.map_or(usual, |hz| Duration::from_secs_f64(1.0 / hz));
-        let sampler = choice.open()?;
-        // Who names a sampler that is taken anyway wants another rate.
-        samplers.retain(|(s, _)| choice.target.is_some() || s.info().name != choice.name);
-        samplers.push((sampler, every));
-    }
+    let sampling = &options.sampling;
+    let samplers = catalogue::chosen(sampling.no_defaults, &sampling.samplers, options.rate)?;
     let recorder = recorder::start(RecorderOptions {
         collector: options.collector.clone(),
         panel: options.panel,
         source: options.source.clone(),
-        token: options.token_file.as_deref().map(token).transpose()?,
+        token: options.token_file.as_deref().map(recording::read_token).transpose()?,
         samplers,
-        probes: folder(options.probes.clone(), || Some(probes())),
+        probes: folder(options.probes.clone(), || Some(probe::readers_folder())),
         spool: folder(options.spool.clone(), spool),
         keep: options.keep as usize * (1 << 20),
     })?;
@@ -47,29 +35,12 @@ pub(crate) fn run(options: &options::Run) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The first line of a file that others cannot read.
-fn token(path: &Path) -> anyhow::Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
-    let token = text.lines().next().unwrap_or_default().trim();
-    if token.is_empty() {
-        bail!("{}: its first line is to be the token, and is empty", path.display());
-    }
-    Ok(token.to_owned())
-}
-
 fn folder(asked: Option<PathBuf>, usual: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
     match asked {
         Some(path) if path == Path::new("none") => None,
         Some(path) => Some(path),
         None => usual(),
     }
-}
-
-fn probes() -> PathBuf {
-    std::env::var_os(probe::FOLDER_VARIABLE)
-        .filter(|v| !v.is_empty())
-        .map_or_else(probe::default_folder, PathBuf::from)
 }
 
 fn spool() -> Option<PathBuf> {

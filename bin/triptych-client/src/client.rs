@@ -29,7 +29,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
+    // Without a collector of its own it speaks to the machine's agent, if one runs.
+    let probe = if options.collector.is_some() {
+        Probe::new()
+    } else {
+        Probe::shared(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    };
     let frames = Frames::declare(&probe)?;
     let recorder = Recorder::start(options, &probe)?;
     let shared = Shared::new(frames);

@@ -36,7 +36,12 @@ const FAREWELL: Nanos = Nanos(200_000_000);
 
 /// Streams until told to stop.
 pub(crate) fn run(options: &StreamOptions) -> anyhow::Result<()> {
-    let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
+    // Without a collector of its own it speaks to the machine's agent, if one runs.
+    let probe = if options.collector.is_some() {
+        Probe::new()
+    } else {
+        Probe::shared(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    };
     let recorder = Recorder::start(options, &probe)?;
     let result = Guest::start(options, &probe, &recorder).and_then(|mut guest| {
         let result = guest.serve();

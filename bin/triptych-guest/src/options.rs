@@ -82,7 +82,7 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) collector: Option<Address>,
     /// The panel to report as: guest, host or client
-    #[arg(long, default_value = "guest", value_parser = panel)]
+    #[arg(long, default_value = "guest")]
     pub(crate) panel: Panel,
     /// How long to wait for the port to be there, seconds
     #[arg(long, default_value_t = 10.0, value_name = "S")]
@@ -126,11 +126,4 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("write it as KEY=VALUE, for instance cpu-used=8".into()),
     }
-}
-
-fn panel(text: &str) -> Result<Panel, String> {
-    Panel::ALL
-        .into_iter()
-        .find(|panel| panel.name() == text)
-        .ok_or_else(|| "write guest, host or client".into())
 }

@@ -29,7 +29,12 @@ const DISPLAY: i32 = 2;
 /// Runs until a signal, or until the collector has enough.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let stop = Signals::stop()?;
-    let probe = if options.collector.is_some() { Probe::new() } else { Probe::disabled() };
+    // Without a collector of its own it speaks to the machine's agent, if one runs.
+    let probe = if options.collector.is_some() {
+        Probe::new()
+    } else {
+        Probe::shared(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    };
     let notices = Notices::new(options.stats, Recorder::start(options, &probe)?);
     let outcome = serve(options, &probe, &stop, &notices);
     if let Err(error) = &outcome {

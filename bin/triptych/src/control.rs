@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use recording::Address;
 use recording::collector::CONTROL;
 use recording::control;
 use recording::spec::{Level, Panel};
+use recording::{Address, read_token};
 
 use crate::Exit;
 use crate::locate::locate;
-use crate::record::{panel, token};
 
 #[derive(Debug, Args)]
 pub(crate) struct Where {
@@ -38,7 +37,7 @@ pub(crate) struct Note {
     /// The remark
     pub(crate) text: String,
     /// The panel that it is about
-    #[arg(long, value_parser = panel)]
+    #[arg(long)]
     pub(crate) panel: Option<Panel>,
     #[command(flatten)]
     pub(crate) place: Where,
@@ -49,7 +48,6 @@ pub(crate) struct Note {
   triptych set guest bitrate 2      prints what is in force then")]
 pub(crate) struct Set {
     /// The panel whose program is meant: guest, host or client
-    #[arg(value_parser = panel)]
     pub(crate) panel: Panel,
     /// The setting
     pub(crate) name: String,
@@ -91,7 +89,7 @@ fn level(word: &str) -> Level {
 
 impl Where {
     fn find(&self) -> anyhow::Result<(Address, Option<String>)> {
-        let token = self.token_file.as_deref().map(token).transpose()?;
+        let token = self.token_file.as_deref().map(read_token).transpose()?;
         let address = match &self.collector {
             Some(address) => address.clone(),
             None => under_way(&locate(&self.study, &self.results)?)?,

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COLUMN[:UNIT]")]
     time: Option<TimeColumn>,
     /// CSV: whose numbers they are.
-    #[arg(long, value_parser = panel, default_value = "host")]
+    #[arg(long, default_value = "host")]
     panel: Panel,
     /// CSV: name of the table [default: the file's]
     #[arg(long)]
@@ -69,11 +69,6 @@ enum Named {
     Results,
     /// CSV with a header.
     Csv,
-}
-
-fn panel(text: &str) -> Result<Panel, String> {
-    let found = Panel::ALL.into_iter().find(|p| p.name() == text);
-    found.ok_or_else(|| "a panel is guest, host or client".into())
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {

@@ -12,13 +12,13 @@ use agent::recorder::{self, Recorder, RecorderOptions};
 use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use recording::Address;
 use recording::collector::{Collector, CollectorEvent, CollectorOptions};
 use recording::facts::{
     self, FORMAT, FORMAT_MINOR, PlannedPoint, PlannedRun, RunFacts, RunStatus, StudyFacts,
 };
 use recording::files::Reserve;
 use recording::spec::{Better, Levels, Panel, Response, Statistic, SubjectSpec};
+use recording::{Address, read_token};
 use serde_json::json;
 
 use crate::Exit;
@@ -53,7 +53,7 @@ pub(crate) struct Record {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) title: String,
     /// The panel that this machine is
-    #[arg(long, value_name = "PANEL", default_value = "host", value_parser = panel)]
+    #[arg(long, value_name = "PANEL", default_value = "host")]
     pub(crate) panel: Panel,
     /// Sample this too on this machine, see `triptych-agent list`; may be repeated
     #[arg(long = "sample", value_name = "NAME[=TARGET][@HZ]")]
@@ -78,30 +78,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("'{text}' is no length: write seconds, from 0.1 on"))
 }
 
-pub(crate) fn panel(text: &str) -> Result<Panel, String> {
-    Panel::ALL
-        .into_iter()
-        .find(|panel| panel.name() == text)
-        .ok_or_else(|| format!("'{text}' is no panel: write guest, host or client"))
-}
-
 fn rate(text: &str) -> Result<f64, String> {
     catalogue::rate(text).ok_or_else(|| format!("'{text}' is no rate: write a number from 0.01 to 100"))
 }
 
-/// The first line of a file.
-pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
-    let token = text.lines().next().unwrap_or_default().trim();
-    if token.is_empty() {
-        bail!("{}: its first line is to be the token, and is empty", path.display());
-    }
-    Ok(token.to_owned())
-}
-
 pub(crate) fn record(options: &Record) -> anyhow::Result<Exit> {
-    let token = options.token_file.as_deref().map(token).transpose()?;
+    let token = options.token_file.as_deref().map(read_token).transpose()?;
     let (dir, mut plan) = study(options)?;
     let planned = next_run(&mut plan);
     let run_dir = dir.join("runs").join(&planned.id);
@@ -120,7 +102,7 @@ pub(crate) fn record(options: &Record) -> anyhow::Result<Exit> {
         ..CollectorOptions::new(own.clone(), run_dir.clone())
     })?;
     let cancel = watch_signals()?;
-    let agent = if options.no_agent { None } else { Some(local_agent(options, own, token)?) };
+    let agent = if options.no_agent { None } else { Some(local_agent(options, &own, token.as_deref())?) };
     tell_addresses(&collector);
     let start = facts.started_ns;
     let failed = watch(&collector, options.duration, &cancel, agent.as_ref());
@@ -209,28 +191,23 @@ fn next_run(plan: &mut StudyFacts) -> PlannedRun {
     run
 }
 
-fn local_agent(options: &Record, collector: Address, token: Option<String>) -> anyhow::Result<Recorder> {
-    let probes = Some(probe::default_folder());
-    let usual = Duration::from_secs_f64(1.0 / options.rate);
-    let mut samplers: Vec<_> = catalogue::defaults().into_iter().map(|s| (s, usual)).collect();
-    for choice in &options.samplers {
-        samplers.push((choice.open()?, choice.hz.map_or(usual, |hz| Duration::from_secs_f64(1.0 / hz))));
-    }
-    let options = |samplers, probes| RecorderOptions {
-        collector: collector.clone(),
-        panel: options.panel,
-        source: recording::collector::AGENT.into(),
-        token: token.clone(),
-        samplers,
-        probes,
-        spool: None,
-        keep: 64 << 20,
+fn local_agent(options: &Record, collector: &Address, token: Option<&str>) -> anyhow::Result<Recorder> {
+    let agent = |probes| -> anyhow::Result<RecorderOptions> {
+        Ok(RecorderOptions {
+            collector: collector.clone(),
+            panel: options.panel,
+            source: recording::collector::AGENT.into(),
+            token: token.map(str::to_owned),
+            samplers: catalogue::chosen(false, &options.samplers, options.rate)?,
+            probes,
+            spool: None,
+            keep: 64 << 20,
+        })
     };
-    match recorder::start(options(samplers, probes)) {
+    match recorder::start(agent(Some(probe::readers_folder()))?) {
         Err(recorder::RecorderError::Probes(error)) => {
             eprintln!("programs' probes are left to the agent that runs here already ({error})");
-            let samplers = catalogue::defaults().into_iter().map(|s| (s, usual)).collect();
-            Ok(recorder::start(options(samplers, None))?)
+            Ok(recorder::start(agent(None)?)?)
         }
         other => Ok(other?),
     }

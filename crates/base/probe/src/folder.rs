@@ -13,6 +13,11 @@ pub fn default_folder() -> PathBuf {
     format!("/dev/shm/triptych-{}", rustix::process::getuid().as_raw()).into()
 }
 
+/// Where an agent of this user is to read rings: the folder that [`FOLDER_VARIABLE`] names, or the default one.
+pub fn readers_folder() -> PathBuf {
+    env::var_os(FOLDER_VARIABLE).filter(|v| !v.is_empty()).map_or_else(default_folder, PathBuf::from)
+}
+
 /// The folder in which rings are read now, or `None` where no agent has made one. The default folder counts only when
 /// it belongs to this user and nobody else may write there: in `/dev/shm` anybody can make a folder of that name.
 pub fn folder() -> Option<PathBuf> {

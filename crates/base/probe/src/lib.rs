@@ -19,7 +19,7 @@ mod schema;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use folder::{FOLDER_VARIABLE, default_folder, folder};
+pub use folder::{FOLDER_VARIABLE, default_folder, folder, readers_folder};
 pub use layout::RingFacts;
 use mapped::Mapped;
 use ring::{Producer, Ring};

@@ -1,6 +1,7 @@
 //! Everything that can be sampled, by name.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -92,6 +93,28 @@ pub fn defaults() -> Vec<Box<dyn Sampler>> {
 /// Everything, for a list; what needs a target is described.
 pub fn all() -> Vec<Box<dyn Sampler>> {
     samplers::all().into_iter().chain(devices::all()).chain(services::all()).collect()
+}
+
+/// A sampler, and the time between two samples of it.
+pub type Sampled = (Box<dyn Sampler>, Duration);
+
+/// Samplers with the time between two samples of each: the defaults, unless there are to be none, and those that a person
+/// asks for; who names a default one wants another rate for it.
+///
+/// # Errors
+/// There is no such sampler, or its target is not one.
+pub fn chosen(no_defaults: bool, choices: &[Choice], hz: f64) -> Result<Vec<Sampled>, ChoiceError> {
+    let every = |hz: f64| Duration::from_secs_f64(1.0 / hz);
+    let mut samplers = Vec::new();
+    if !no_defaults {
+        samplers.extend(defaults().into_iter().map(|sampler| (sampler, every(hz))));
+    }
+    for choice in choices {
+        let sampler = choice.open()?;
+        samplers.retain(|(known, _)| choice.target.is_some() || known.info().name != choice.name);
+        samplers.push((sampler, every(choice.hz.unwrap_or(hz))));
+    }
+    Ok(samplers)
 }
 
 #[cfg(test)]

@@ -228,6 +228,9 @@ impl Outbox {
         let same = record == self.record;
         let given_up = if same { 0 } else { next.min(self.next()).saturating_sub(self.first) };
         self.forget(next);
+        if !same && !self.record.is_empty() {
+            self.forget_losses();
+        }
         self.record = record.to_owned();
         self.log(RECORD, record.as_bytes());
         self.log(ACKNOWLEDGED, &self.first.to_le_bytes());
@@ -358,7 +361,14 @@ impl Outbox {
     /// The record has ended in order: what comes belongs to none.
     pub(crate) fn end_record(&mut self) {
         self.record.clear();
+        self.forget_losses();
         self.log(RECORD, b"");
+    }
+
+    /// What one record lost is none of the next one's losses.
+    fn forget_losses(&mut self) {
+        self.lost.clear();
+        self.lost_told = 0;
     }
 
     /// True when nothing waits.

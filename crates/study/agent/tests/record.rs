@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,9 @@ use agent::{AgentHandle, AgentOptions, Ready};
 use probe::{ColumnType, Emitter, Probe, Table, Value};
 use recording::Address;
 use recording::collector::{Collector, CollectorEvent, CollectorOptions};
-use recording::facts::{FORMAT, FORMAT_MINOR, HostFacts, RunFacts, RunStatus};
+use recording::facts::{PlannedRun, RunFacts, RunStatus};
 use recording::reader::{read_table, tables};
-use recording::spec::{Level, Panel};
+use recording::spec::{Level, Levels, Panel};
 use units::{Clock, MonotonicClock};
 
 fn frames(probe: &Probe) -> Emitter {
@@ -30,26 +29,8 @@ fn emit(emitter: &mut Emitter, count: u64) {
 }
 
 fn facts() -> RunFacts {
-    RunFacts {
-        format: FORMAT,
-        minor: FORMAT_MINOR,
-        writer: "test".into(),
-        id: "r0001-p00-k0".into(),
-        point: 0,
-        repeat: 0,
-        status: RunStatus::Complete,
-        reason: String::new(),
-        started: String::new(),
-        ended: String::new(),
-        started_ns: 0,
-        window_ns: None,
-        asked: BTreeMap::new(),
-        host: HostFacts::default(),
-        panels: BTreeMap::new(),
-        markers: Vec::new(),
-        quality: None,
-        import: None,
-    }
+    let planned = PlannedRun { id: "r0001-p00-k0".into(), point: 0, repeat: 0 };
+    RunFacts { status: RunStatus::Complete, ..RunFacts::begin(&planned, Levels::new(), "test") }
 }
 
 fn collector(dir: &Path) -> Collector {

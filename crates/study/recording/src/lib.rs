@@ -18,7 +18,9 @@ pub mod reader;
 mod receive;
 mod sources;
 pub mod spec;
+mod token;
 pub mod wire;
 mod writer;
 
 pub use address::{Address, AddressError, Stream};
+pub use token::{TokenError, read_token};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Where something was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +30,20 @@ impl Panel {
             Self::Host => "host",
             Self::Client => "client",
         }
+    }
+}
+
+/// Not a panel.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("'{0}' is no panel: write guest, host or client")]
+pub struct PanelError(String);
+
+impl FromStr for Panel {
+    type Err = PanelError;
+
+    fn from_str(text: &str) -> Result<Self, PanelError> {
+        let found = Self::ALL.into_iter().find(|panel| panel.name() == text);
+        found.ok_or_else(|| PanelError(text.to_owned()))
     }
 }
 

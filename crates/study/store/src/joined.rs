@@ -95,7 +95,9 @@ pub(crate) fn join(run_dir: &Path, facts: &RunFacts, join: &Join) -> Result<Join
             other => other?,
         });
     }
-    let clock = |panel: Panel| facts.panels.get(panel.name()).and_then(|p| p.clock.as_ref());
+    // Also of a run that is under way, or whose collector was killed.
+    let clocks = recording::export::clocks(run_dir, facts);
+    let clock = |panel: Panel| clocks.get(&panel);
     let key_columns: Vec<_> = tables.iter().map(|t| keys(t, &join.key).unwrap_or_default()).collect();
     let also: Vec<_> = tables.iter().map(|t| join.also.first().and_then(|name| keys(t, name))).collect();
     let parts: Vec<_> =
@@ -115,12 +117,17 @@ pub(crate) fn join(run_dir: &Path, facts: &RunFacts, join: &Join) -> Result<Join
     let spans = join.spans.iter().map(|span| {
         let across = span.from.0 != span.to.0;
         let uncertainty = |panel: Panel| clock(panel).map_or(0, |c| c.uncertainty_ns);
+        // Between clocks of which one is unknown there is no duration, and none is made up.
+        let known = !across || (clock(span.from.0).is_some() && clock(span.to.0).is_some());
         JoinedSpan {
             name: span.name.clone(),
             description: span.description.clone(),
             ns: rows
                 .iter()
-                .map(|row| Some(at(row, span.to.0, &span.to.1)? - at(row, span.from.0, &span.from.1)?))
+                .map(|row| {
+                    let (from, to) = (at(row, span.from.0, &span.from.1)?, at(row, span.to.0, &span.to.1)?);
+                    to.checked_sub(from).filter(|_| known)
+                })
                 .collect(),
             uncertainty_ns: if across { uncertainty(span.from.0) + uncertainty(span.to.0) } else { 0 },
             relative: across && [span.from.0, span.to.0].into_iter().any(|p| is_relative(facts, p)),

@@ -92,8 +92,9 @@ pub(crate) fn timeline(run_dir: &Path, facts: &RunFacts) -> Result<Timeline, Sto
         panels: Vec::new(),
     };
     let names = tables(run_dir)?;
+    let clocks = recording::export::clocks(run_dir, facts);
     for panel in Panel::ALL {
-        let clock = facts.panels.get(panel.name()).and_then(|p| p.clock.as_ref());
+        let clock = clocks.get(&panel);
         let mut series = Vec::new();
         for name in
             names.iter().filter(|n| n.split_once('.').is_some_and(|(p, t)| p == panel.name() && t != "clock"))

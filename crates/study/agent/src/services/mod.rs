@@ -76,7 +76,7 @@ mod tests {
             assert!(error.contains("needs a target"), "{error}");
         }
         assert!(open("machine", None).is_none());
-        assert!(open("qmp", Some("unix:/tmp/q")).unwrap().is_ok());
+        assert!(open("qmp", Some("unix:qmp.sock")).unwrap().is_ok());
         assert!(open("spice", Some("nonsense")).unwrap().is_err());
         assert!(defaults().is_empty());
     }

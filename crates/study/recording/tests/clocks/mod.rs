@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use recording::Address;
 use recording::collector::{Collector, CollectorOptions};
-use recording::facts::{FORMAT, FORMAT_MINOR, HostFacts, RunFacts, RunStatus};
+use recording::facts::{PlannedRun, RunFacts, RunStatus};
 use recording::reader::read_table;
-use recording::spec::Panel;
+use recording::spec::{Levels, Panel};
 use recording::wire::{Decoder, Hello, Message, PREAMBLE, PROTOCOL};
 use units::{Clock, MonotonicClock};
 
@@ -81,26 +81,8 @@ fn rows(dir: &Path) -> usize {
 }
 
 fn facts() -> RunFacts {
-    RunFacts {
-        format: FORMAT,
-        minor: FORMAT_MINOR,
-        writer: "test".into(),
-        id: "r0001-p00-k0".into(),
-        point: 0,
-        repeat: 0,
-        status: RunStatus::Complete,
-        reason: String::new(),
-        started: String::new(),
-        ended: String::new(),
-        started_ns: 0,
-        window_ns: None,
-        asked: Default::default(),
-        host: HostFacts::default(),
-        panels: Default::default(),
-        markers: Vec::new(),
-        quality: None,
-        import: None,
-    }
+    let planned = PlannedRun { id: "r0001-p00-k0".into(), point: 0, repeat: 0 };
+    RunFacts { status: RunStatus::Complete, ..RunFacts::begin(&planned, Levels::new(), "test") }
 }
 
 /// Speaks the protocol as an agent does, until it is asked to stop.
