@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Write, stdout};
 use std::path::Path;
 
@@ -31,7 +32,11 @@ pub(crate) fn table(path: &Path, as_json: bool) -> anyhow::Result<Exit> {
 
 /// A run's folder.
 pub(crate) fn run(dir: &Path, as_json: bool) -> anyhow::Result<Exit> {
-    let facts = read_run(&dir.join("run.toml"))?;
+    let mut facts = read_run(&dir.join("run.toml"))?;
+    // A run lies in its study's `runs`.
+    if let Some(study) = fs::canonicalize(dir)?.ancestors().nth(2) {
+        store::break_off(study, &mut facts);
+    }
     let clocks = clocks(dir, &facts);
     let (tables, unreadable) = of_run(dir)?;
     if as_json {
@@ -184,7 +189,7 @@ fn say_facts(out: &mut String, facts: &RunFacts) -> anyhow::Result<()> {
     let ended = if facts.ended.is_empty() { "…" } else { &facts.ended };
     writeln!(out, "{} to {ended}", facts.started)?;
     if facts.status == RunStatus::Running {
-        writeln!(out, "under way, or its collector was killed: what is on the disk so far")?;
+        writeln!(out, "under way: what is on the disk so far")?;
     }
     if let Some([from, to]) = facts.window_ns {
         let seconds = |t: i64| (t.saturating_sub(facts.started_ns)) as f64 / 1e9;

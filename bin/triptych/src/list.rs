@@ -21,8 +21,14 @@ struct Entry {
     runs: usize,
     complete: usize,
     failed: usize,
+    /// Stopped by a person, or broken off.
+    interrupted: usize,
+    /// Runs whose facts cannot be read; `triptych show` says why.
+    unreadable: usize,
     /// Runs that something outside disturbed.
     disturbed: usize,
+    /// Whether a process runs or records it now.
+    under_way: bool,
 }
 
 pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
@@ -41,13 +47,29 @@ pub(crate) fn list(options: &args::List) -> anyhow::Result<Exit> {
         "points",
         "complete",
         "failed",
+        "interrupted",
         "disturbed",
+        "",
         "title",
     ]);
     for e in entries {
         let complete = format!("{}/{}", e.complete, e.runs);
-        let (failed, disturbed) = (e.failed.to_string(), e.disturbed.to_string());
-        table.add_row([e.study, e.points.to_string(), complete, failed, disturbed, e.title]);
+        let [failed, interrupted, disturbed] = [e.failed, e.interrupted, e.disturbed].map(|n| n.to_string());
+        let state = match (e.under_way, e.unreadable) {
+            (true, _) => "under way".to_owned(),
+            (false, 0) => String::new(),
+            (false, n) => format!("{n} unreadable"),
+        };
+        table.add_row([
+            e.study,
+            e.points.to_string(),
+            complete,
+            failed,
+            interrupted,
+            disturbed,
+            state,
+            e.title,
+        ]);
     }
     writeln!(stdout(), "{table}")?;
     Ok(Exit::Success)
@@ -72,7 +94,8 @@ fn entries(results: &Path) -> Vec<Entry> {
 
 fn entry(dir: &Path, plan: &StudyFacts) -> Entry {
     // Through the store, which judges runs that have no verdict yet and remembers it.
-    let runs = Study::open(dir).and_then(|study| study.runs()).unwrap_or_default();
+    let study = Study::open(dir);
+    let runs = study.as_ref().ok().and_then(|study| study.runs().ok()).unwrap_or_default();
     let count = |status| runs.iter().filter(|r| r.facts.status == status).count();
     Entry {
         study: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -82,6 +105,9 @@ fn entry(dir: &Path, plan: &StudyFacts) -> Entry {
         runs: plan.runs.len(),
         complete: count(RunStatus::Complete),
         failed: count(RunStatus::Failed),
+        interrupted: count(RunStatus::Interrupted),
+        unreadable: study.as_ref().map_or(0, |study| study.broken().len()),
+        under_way: study.as_ref().is_ok_and(Study::is_under_way),
         disturbed: runs.iter().filter(|r| r.facts.quality.as_ref().is_some_and(|q| q.disturbed)).count(),
     }
 }

@@ -17,6 +17,7 @@ use recording::facts::{
     self, FORMAT, FORMAT_MINOR, PlannedPoint, PlannedRun, RunFacts, RunStatus, StudyFacts,
 };
 use recording::files::Reserve;
+use recording::hold::Hold;
 use recording::spec::{Better, Levels, Panel, Response, Statistic, SubjectSpec};
 use recording::{Address, read_token};
 use serde_json::json;
@@ -84,7 +85,7 @@ fn rate(text: &str) -> Result<f64, String> {
 
 pub(crate) fn record(options: &Record) -> anyhow::Result<Exit> {
     let token = options.token_file.as_deref().map(read_token).transpose()?;
-    let (dir, mut plan) = study(options)?;
+    let (dir, mut plan, _hold) = study(options)?;
     let planned = next_run(&mut plan);
     let run_dir = dir.join("runs").join(&planned.id);
     fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
@@ -130,14 +131,15 @@ fn now_ns() -> i64 {
     units::MonotonicClock.now().0
 }
 
-/// The study's folder and plan, new or as it is.
-fn study(options: &Record) -> anyhow::Result<(PathBuf, StudyFacts)> {
+/// The study's folder and plan, new or as it is, held.
+fn study(options: &Record) -> anyhow::Result<(PathBuf, StudyFacts, Hold)> {
     let created = facts::now();
     let dir = options.into.clone().unwrap_or_else(|| {
         PathBuf::from("results").join(format!("record-{}", created.replace(['-', ':'], "")))
     });
     let path = dir.join("plan.toml");
     if path.is_file() {
+        let hold = hold(&dir)?;
         let plan = facts::read_plan(&path)?;
         if plan.subject.name != "record" {
             bail!(
@@ -146,12 +148,13 @@ fn study(options: &Record) -> anyhow::Result<(PathBuf, StudyFacts)> {
                 plan.subject.name
             );
         }
-        return Ok((dir, plan));
+        return Ok((dir, plan, hold));
     }
     if dir.exists() && fs::read_dir(&dir)?.next().is_some() {
         bail!("{} is neither empty nor a study: name another folder with --into", dir.display());
     }
     fs::create_dir_all(dir.join("runs")).with_context(|| format!("cannot make {}", dir.display()))?;
+    let hold = hold(&dir)?;
     let name = dir.file_name().map_or("record".into(), |n| n.to_string_lossy().into_owned());
     let title = &options.title;
     fs::write(
@@ -180,7 +183,13 @@ fn study(options: &Record) -> anyhow::Result<(PathBuf, StudyFacts)> {
             ..SubjectSpec::default()
         },
     };
-    Ok((dir, plan))
+    Ok((dir, plan, hold))
+}
+
+fn hold(dir: &Path) -> anyhow::Result<Hold> {
+    Hold::take(dir)
+        .with_context(|| format!("cannot lock {}", dir.display()))?
+        .with_context(|| format!("another process records into {}: name another with --into", dir.display()))
 }
 
 fn next_run(plan: &mut StudyFacts) -> PlannedRun {

@@ -46,6 +46,9 @@ pub(crate) fn show(options: &args::Show) -> anyhow::Result<Exit> {
             writeln!(stdout(), "{}  {status}{}", run.facts.id, reason.unwrap_or_default())?;
         }
     }
+    for broken in study.broken() {
+        writeln!(stdout(), "{}  unreadable: {}", broken.id, broken.error)?;
+    }
     Ok(Exit::Success)
 }
 
@@ -113,7 +116,6 @@ pub(crate) fn json(study: &Study) -> anyhow::Result<serde_json::Value> {
         responses.insert(response.name.clone(), json!({ "unit": response.unit, "cells": cells }));
     }
     let plan = &study.plan;
-    Ok(
-        json!({ "study": study.dir, "name": plan.name, "seed": plan.seed, "runs": runs, "responses": responses }),
-    )
+    Ok(json!({ "study": study.dir, "name": plan.name, "seed": plan.seed, "runs": runs,
+                "unreadable": study.broken(), "responses": responses }))
 }

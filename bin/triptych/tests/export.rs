@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use recording::hold::Hold;
+use serde_json::Value;
 use store::synthetic::{Recipe, write};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_triptych");
@@ -81,9 +83,17 @@ fn what_is_in_a_study_a_run_and_a_table_is_shown() {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 
-    let running = json(&triptych(dir.path(), &["show", "synthetic", "--run", running, "--json"]));
-    assert_eq!(running["facts"]["status"], "running");
-    assert!(running["tables"].as_array().unwrap().iter().all(|t| t["rows"].as_u64() > Some(0)));
+    let hold = Hold::take(&dir.path().join("results/synthetic")).unwrap().unwrap();
+    let shown = || json(&triptych(dir.path(), &["show", "synthetic", "--run", running, "--json"]));
+    let listed = || json(&triptych(dir.path(), &["list", "--json"]))[0].clone();
+    assert_eq!(shown()["facts"]["status"], "running");
+    assert!(shown()["tables"].as_array().unwrap().iter().all(|t| t["rows"].as_u64() > Some(0)));
+    assert_eq!((&listed()["under_way"], &listed()["interrupted"]), (&Value::Bool(true), &0.into()));
+    drop(hold);
+    assert_eq!(shown()["facts"]["status"], "interrupted");
+    assert_eq!((&listed()["under_way"], &listed()["interrupted"]), (&Value::Bool(false), &1.into()));
+    let text = triptych(dir.path(), &["show", runs.join(running).to_str().unwrap()]);
+    assert!(String::from_utf8(text.stdout).unwrap().contains("interrupted: broken off"));
 
     let file = runs.join(first).join("guest.frames.parquet");
     let file = json(&triptych(dir.path(), &["show", file.to_str().unwrap(), "--json"]));

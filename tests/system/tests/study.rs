@@ -80,7 +80,11 @@ fn after_kill_9_the_study_is_readable_and_resumes() {
     let run = bench.running().expect("the run is still marked as running");
     let columns = recording::reader::read_table(&run, "client.frames").unwrap();
     assert!(columns.rows > 0);
-    assert!(!Study::open(&bench.study().unwrap()).unwrap().runs().unwrap().is_empty());
+    let torn = Study::open(&bench.study().unwrap()).unwrap().runs().unwrap().pop().unwrap().facts;
+    assert_eq!(torn.status, RunStatus::Interrupted);
+    assert!(torn.reason.starts_with("broken off"), "{}", torn.reason);
+    let listed = bench.run(&["list", "--json"]).json();
+    assert_eq!((&listed[0]["interrupted"], &listed[0]["under_way"]), (&1.into(), &false.into()));
 
     let resumed = bench.run(&["run", "--resume", "latest", "--json"]);
     resumed.assert_code(0);

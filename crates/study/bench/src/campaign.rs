@@ -3,11 +3,12 @@
 //! What is redone is never thrown away: the folder of a run that failed, was interrupted or never closed moves to
 //! `superseded/` before the run is executed again under its planned id.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use recording::facts::{self, PlannedRun, RunStatus, StudyFacts};
+use recording::hold::Hold;
 
 use crate::error::BenchError;
 use crate::plan;
@@ -20,7 +21,7 @@ pub struct Campaign {
     pub dir: PathBuf,
     /// Its `plan.toml`.
     pub facts: StudyFacts,
-    _lock: File,
+    _hold: Hold,
 }
 
 impl Campaign {
@@ -40,14 +41,14 @@ impl Campaign {
                 Err(e) => Some(Err(BenchError::io("make", &dir)(e))),
             })
             .ok_or_else(|| BenchError::Busy(results.into()))??;
-        let lock = lock(&dir)?;
+        let hold = hold(&dir)?;
         let facts = plan::plan(study, name, rfc3339(now), seed);
         let file = dir.join("study.toml");
         fs::write(&file, &study.text).map_err(BenchError::io("write", &file))?;
         let runs = dir.join("runs");
         fs::create_dir(&runs).map_err(BenchError::io("make", &runs))?;
         facts::write_plan(&dir.join("plan.toml"), &facts)?;
-        Ok(Self { dir, facts, _lock: lock })
+        Ok(Self { dir, facts, _hold: hold })
     }
 
     /// Opens the study at `dir` to go on with it.
@@ -59,7 +60,7 @@ impl Campaign {
         if let Some(run) = facts.runs.iter().find(|r| !is_run_id(&r.id)) {
             return Err(BenchError::RunId { dir: dir.into(), id: run.id.clone() });
         }
-        Ok(Self { dir: dir.into(), facts, _lock: lock(dir)? })
+        Ok(Self { dir: dir.into(), facts, _hold: hold(dir)? })
     }
 
     /// The runs that are not complete, in planned order.
@@ -92,13 +93,8 @@ impl Campaign {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, BenchError> {
-    let file = File::open(dir).map_err(BenchError::io("open", dir))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(BenchError::Busy(dir.into())),
-        Err(TryLockError::Error(e)) => Err(BenchError::io("lock", dir)(e)),
-    }
+fn hold(dir: &Path) -> Result<Hold, BenchError> {
+    Hold::take(dir).map_err(BenchError::io("lock", dir))?.ok_or_else(|| BenchError::Busy(dir.into()))
 }
 
 /// Ids become folder names; a plan that was tampered with must not lead out of the study.

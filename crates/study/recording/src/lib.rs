@@ -13,6 +13,7 @@ mod decoder;
 pub mod export;
 pub mod facts;
 pub mod files;
+pub mod hold;
 pub mod import;
 pub mod reader;
 mod receive;

@@ -168,11 +168,13 @@ pub enum Statistic {
     Sum,
     /// Sum divided by the window in seconds.
     SumPerSecond,
-    /// Number of rows (or of rows that are true, for a flag) divided by the window in seconds.
+    /// Number of rows (or of rows that are true, for a flag) divided by the window in seconds. Of the time between two rows
+    /// that an end of the window cuts, the part inside counts.
     CountPerSecond,
     /// Number of rows (or of rows that are true, for a flag).
     Count,
-    /// `last - first` divided by the time between them in seconds: the rate of a counter.
+    /// The rate of a counter: its growth divided by the time in seconds, from one end of the window to the other (between
+    /// two rows on a straight line), or from the first row to the last where none lies outside.
     Rate,
 }
 

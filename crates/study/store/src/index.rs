@@ -11,7 +11,7 @@ use recording::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
 /// Changes when the definition of anything in the index changes, that of a run's quality included.
-const VERSION: u32 = 1_000 + stats::quality::VERSION;
+const VERSION: u32 = 2_000 + stats::quality::VERSION;
 const FILE: &str = "index.json";
 
 /// The state of `run.toml` that an entry was made from.

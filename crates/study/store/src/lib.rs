@@ -17,5 +17,5 @@ pub use align::{Aligned, align_by_frames};
 pub use error::StoreError;
 pub use joined::{Joined, JoinedSpan, is_relative};
 pub use quality::{quality, reasons};
-pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, list, summarise};
+pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, break_off, list, summarise};
 pub use timeline::{PanelTimeline, Series, Timeline};

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use recording::facts::{FORMAT_MINOR, RunFacts, RunStatus, StudyFacts, read_plan, read_run, write_run};
+use recording::hold::is_held;
 use recording::spec::{Levels, Response};
 use serde::Serialize;
 use stats::{Summary, student};
@@ -105,12 +106,13 @@ impl Study {
                 continue;
             }
             let Ok(mut facts) = read_run(&dir.join("run.toml")) else { continue };
-            judge(&dir, &mut facts);
+            let closed = facts.status != RunStatus::Running;
+            self.look(&dir, &mut facts);
             let responses = derive(&dir, &facts, &self.plan).unwrap_or_else(|error| {
                 tracing::warn!("{}: {error}", planned.id);
                 BTreeMap::new()
             });
-            if facts.status != RunStatus::Running {
+            if closed {
                 index.put(&planned.id, Entry { stamp, facts: facts.clone(), responses: responses.clone() });
             }
             runs.push(RunSummary { facts, responses });
@@ -128,6 +130,17 @@ impl Study {
             Some(Broken { id: id.clone(), error: error.to_string() })
         };
         self.plan.runs.iter().filter_map(|r| read(&r.id)).collect()
+    }
+
+    /// What a run's file does not say of it.
+    fn look(&self, run_dir: &Path, facts: &mut RunFacts) {
+        break_off(&self.dir, facts);
+        judge(run_dir, facts);
+    }
+
+    /// Whether a process runs or records this study now.
+    pub fn is_under_way(&self) -> bool {
+        is_held(&self.dir)
     }
 
     /// The response of this name.
@@ -190,7 +203,7 @@ impl Study {
             return Ok((dir, entry.facts.clone()));
         }
         let mut facts = read_run(&path)?;
-        judge(&dir, &mut facts);
+        self.look(&dir, &mut facts);
         Ok((dir, facts))
     }
 
@@ -212,6 +225,15 @@ impl Study {
     pub fn timeline(&self, run: &str) -> Result<Timeline, StoreError> {
         let (dir, facts) = self.run(run)?;
         timeline::timeline(&dir, &facts)
+    }
+}
+
+/// A run that was never closed, in a study that nobody holds any more, was broken off.
+pub fn break_off(study_dir: &Path, facts: &mut RunFacts) {
+    if facts.status == RunStatus::Running && !is_held(study_dir) {
+        facts.status = RunStatus::Interrupted;
+        facts.reason =
+            "broken off: triptych was killed, or the machine stopped; what it had written is here".into();
     }
 }
 

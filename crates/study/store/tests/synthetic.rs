@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // also in the helpers
 
 use recording::facts::RunStatus;
+use recording::hold::Hold;
 use store::Study;
 use store::synthetic::{DISTURBED, OTHERS, Recipe, Stages, guest_cpu, write};
 
@@ -77,12 +78,21 @@ fn a_timeline_lies_on_the_collectors_clock() {
 #[test]
 fn a_study_under_way_can_be_read_and_its_index_is_not_needed() {
     let (dir, study) = study(Recipe { running: true, ..QUICK });
+    let hold = Hold::take(dir.path()).unwrap().unwrap();
     let before = study.runs().unwrap();
     assert_eq!(before.last().unwrap().facts.status, RunStatus::Running);
     let last = &study.plan.runs.last().unwrap().id;
     assert!(!study.timeline(last).unwrap().panels.is_empty());
     std::fs::write(dir.path().join("index.json"), b"{ torn").unwrap();
     assert_eq!(Study::open(dir.path()).unwrap().runs().unwrap(), before);
+
+    drop(hold);
+    let study = Study::open(dir.path()).unwrap();
+    let broken = study.runs().unwrap().pop().unwrap().facts;
+    assert_eq!(broken.status, RunStatus::Interrupted);
+    assert!(broken.reason.starts_with("broken off"), "{}", broken.reason);
+    assert_eq!(study.run(last).unwrap().1.reason, broken.reason);
+    assert!(!study.timeline(last).unwrap().panels.is_empty());
 }
 
 #[test]

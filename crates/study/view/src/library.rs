@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use recording::facts::RunStatus;
+use recording::hold::is_held;
 use store::{StoreError, Study};
 
 use crate::indicators::Indicators;
@@ -42,14 +43,19 @@ impl Library {
         locked(&self.study)
     }
 
-    /// Changes whenever a run begins or ends. Costs one `stat` a run.
+    /// Changes whenever a run begins or ends, also by being broken off. Costs one `stat` a run.
     pub(crate) fn version(&self) -> String {
         let mut hasher = DefaultHasher::new();
+        is_held(&self.dir).hash(&mut hasher);
         for id in &self.runs {
-            let stamp = fs::metadata(self.dir.join("runs").join(id).join("run.toml")).ok();
-            stamp.map(|m| (m.mtime(), m.mtime_nsec(), m.size(), m.ino())).hash(&mut hasher);
+            self.stamp(id).hash(&mut hasher);
         }
         format!("{:016x}", hasher.finish())
+    }
+
+    fn stamp(&self, run: &str) -> Option<(i64, i64, u64, u64)> {
+        let m = fs::metadata(self.dir.join("runs").join(run).join("run.toml")).ok()?;
+        Some((m.mtime(), m.mtime_nsec(), m.size(), m.ino()))
     }
 
     /// What happened in a run, on the collector's clock.
@@ -62,21 +68,24 @@ impl Library {
         self.recent(&self.waterfalls, run, |study| Waterfall::read(study, run))
     }
 
-    /// Closed runs do not change; one under way is read each time.
+    /// Closed runs do not change, unless they are made again; one under way is read each time.
     fn recent<T>(
         &self,
         cache: &Mutex<Recent<T>>,
         run: &str,
         read: impl FnOnce(&Study) -> Result<T, StoreError>,
     ) -> Result<Arc<T>, StoreError> {
-        if let Some(held) = locked(cache).get(run) {
+        let mut hasher = DefaultHasher::new();
+        (run, self.stamp(run)).hash(&mut hasher);
+        let key = format!("{:016x}", hasher.finish());
+        if let Some(held) = locked(cache).get(&key) {
             return Ok(held);
         }
         let study = self.study();
         let closed = study.run(run)?.1.status != RunStatus::Running;
         let made = Arc::new(read(&study)?);
         if closed {
-            locked(cache).put(run, Arc::clone(&made));
+            locked(cache).put(&key, Arc::clone(&made));
         }
         Ok(made)
     }

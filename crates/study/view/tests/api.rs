@@ -356,6 +356,7 @@ fn a_taken_port_and_a_folder_without_a_study_are_named() {
 #[test]
 fn a_run_under_way_is_read_anew_each_time() {
     let page = Page::of(Recipe { repeats: 1, seconds: 1.0, failed: 0, running: true }, None);
+    let _hold = recording::hold::Hold::take(page.study.path()).unwrap().unwrap();
     let run = page.run(7);
     let facts = page.json(&format!("/api/run/{run}"));
     assert_eq!(facts["status"], "running");
