@@ -66,13 +66,41 @@ pub(crate) fn print(study: &Study, intervals: bool, shown: Columns) -> anyhow::R
         let hidden = columns.len() - n;
         writeln!(stdout(), "{hidden} more columns: a wider terminal, `show --all`, or the page")?;
     }
-    for (id, reasons) in flagged(study)?.into_values().flatten() {
-        writeln!(stdout(), "! {id} disturbed: {}", reasons.join("; "))?;
+    for line in disturbances(study)? {
+        writeln!(stdout(), "! {line}")?;
     }
     if relative(study)? {
         writeln!(stdout(), "clocks from frames: what goes between panels is relative to the quickest frame")?;
     }
     Ok(())
+}
+
+/// Disturbed runs that are told of one by one; of more, each kind of disturbance has a line.
+const TOLD: usize = 4;
+
+/// Lines on what disturbed which runs.
+fn disturbances(study: &Study) -> anyhow::Result<Vec<String>> {
+    let runs: Vec<_> = flagged(study)?.into_values().flatten().collect();
+    if runs.len() <= TOLD {
+        return Ok(runs
+            .iter()
+            .map(|(id, reasons)| format!("{id} disturbed: {}", reasons.join("; ")))
+            .collect());
+    }
+    let mut kinds: BTreeMap<(Option<Panel>, String), (usize, f64)> = BTreeMap::new();
+    for run in study.runs()?.into_iter().filter(|r| r.facts.status == RunStatus::Complete) {
+        for d in run.facts.quality.into_iter().filter(|q| q.disturbed).flat_map(|q| q.disturbances) {
+            let kind = kinds.entry((d.panel, d.kind)).or_default();
+            *kind = (kind.0 + 1, kind.1.max(d.share));
+        }
+    }
+    let line = |((panel, kind), (runs, share)): (&(Option<Panel>, String), &(usize, f64))| {
+        let on = panel.map_or(String::new(), |p| format!(" on {p}"));
+        format!("{runs} runs disturbed: {kind}{on}, up to {:.0} % of the time", share * 100.0)
+    };
+    let mut lines: Vec<_> = kinds.iter().map(line).collect();
+    lines.push("the page, and `show --run RUN`, say more of each".into());
+    Ok(lines)
 }
 
 /// A disturbed run, and why.

@@ -190,11 +190,15 @@ fn mark(outbox: &mut Outbox, kind: &str, text: &str) {
     outbox.message(&Message::Marker { t_ns, kind: kind.into(), text: text.into() });
 }
 
-/// Tables of our own programs keep their names, those of others begin with the program's; a second process of the same
-/// program gets a number.
+/// Tables of our own programs keep their names while these are free, those of others begin with the program's; a second
+/// process of the same program gets a number.
 fn name_in_record(program: &str, table: &str, taken: impl Fn(&str) -> bool) -> String {
-    let own = program.starts_with("triptych-");
-    let mut name = if own { table.to_owned() } else { format!("{program}-{table}") };
+    if program.starts_with("triptych-") && !taken(table) {
+        return table.to_owned();
+    }
+    // Programs are called what they like; names of tables become names of files.
+    let part = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let mut name: String = program.chars().map(part).chain(['-']).chain(table.chars()).collect();
     name.truncate(probe::MAX_NAME - 4);
     let numbered = |n: usize| if n == 1 { name.clone() } else { format!("{name}-{n}") };
     (1..=MAX_RINGS).map(numbered).find(|n| !taken(n)).unwrap_or(name.clone())
@@ -207,10 +211,22 @@ mod tests {
     #[test]
     fn tables_of_several_programs_keep_apart() {
         let taken = |name: &str| ["frames", "encoder-frames"].contains(&name);
-        for (program, expected) in
-            [("triptych-guest", "frames-2"), ("encoder", "encoder-frames-2"), ("other", "other-frames")]
-        {
-            assert_eq!(name_in_record(program, "frames", taken), expected);
+        for (program, table, expected) in [
+            ("triptych-guest", "traffic", "traffic"),
+            ("triptych-guest", "frames", "triptych-guest-frames"),
+            ("encoder", "frames", "encoder-frames-2"),
+            ("other", "frames", "other-frames"),
+            ("Größe 2.0", "frames", "gr--e-2-0-frames"),
+        ] {
+            let name = name_in_record(program, table, taken);
+            assert_eq!(name, expected);
+            Table::new(name, "").check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_still_numbered() {
+        let name = name_in_record(&"ü".repeat(200), "frames", |name| !name.ends_with("-3"));
+        assert!(name.len() <= probe::MAX_NAME && name.ends_with("-3"), "{name}");
     }
 }
