@@ -52,9 +52,9 @@ export function facts(run, study) {
   return h("section", { class: "card", id: "facts", "aria-label": "Facts" }, h("div", { class: "head" }, h("h2", {}, "Facts")), h("div", { class: "facts" },
     h("div", {}, h("h3", {}, "Settings"), settings(run, study)),
     ...PANELS.filter((p) => run.panels[p]).map((p) => panel(p, run.panels[p], run)),
-    h("div", {}, h("h3", {}, "Machine"), list([
+    host.cpus ? h("div", {}, h("h3", {}, "Machine"), list([
       ["CPU", `${host.cpu} (${host.cpus} online)`], ["memory", quantity(host.memory_bytes, "B")], ["system", host.os], ["kernel", host.kernel],
-      ["load before", host.load.map((l) => l.toFixed(2)).join(" ")]])),
+      ["load before", host.load.map((l) => l.toFixed(2)).join(" ")]])) : null,
     h("div", {}, h("h3", {}, "Run"), list([
       ["begun", run.started], ["ended", run.ended || "–"], ["repeat", `${run.repeat + 1} of ${study.repeats}`], ["seed of the order", String(study.seed)],
       ["warm-up", `${study.warmup_s} s`], ["recorded", run.window_ns ? `${((run.window_ns[1] - run.window_ns[0]) / 1e9).toFixed(3)} s` : "never reached"],

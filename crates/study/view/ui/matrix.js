@@ -270,7 +270,7 @@ class MatrixView {
       h("h2", {}, chosen ? `Runs at ${levels(this.study, chosen.levels) || "this point"}` : "Runs in the order in which they were made"),
       chosen
         ? h("button", { type: "button", class: "end", onclick: () => this.choose(null) }, "Show all runs")
-        : h("span", { class: "quiet small end" }, `${plural(this.runs.length, "run")}, order drawn with seed ${this.study.seed}`)),
+        : h("span", { class: "quiet small end" }, `${plural(this.runs.length, "run")}${this.study.seed ? `, order drawn with seed ${this.study.seed}` : ""}`)),
     table.element);
     table.set(of);
   }
@@ -285,7 +285,7 @@ class MatrixView {
         ["warm-up", `${study.warmup_s} s`], ["recorded", `${study.record_s} s a run`], ["begun", study.created], ["folder", study.folder], ["written by", study.writer]])),
       h("div", {}, h("h3", {}, "Varied"), study.factors.length ? list(study.factors.map((f) => [f.name, f.levels.map((l) => level(l, f.unit)).join(", "), f.description])) : h("span", { class: "quiet" }, "nothing: one point")),
       h("div", {}, h("h3", {}, "The same in every run"), study.fixed.length ? list(study.fixed.map((s) => [s.name, level(s.value, s.unit)])) : h("span", { class: "quiet" }, "nothing was set")),
-      host ? h("div", {}, h("h3", {}, "Machine"), list([["CPU", `${host.cpu} (${host.cpus} online)`], ["memory", quantity(host.memory_bytes, "B")], ["system", host.os], ["kernel", host.kernel]])) : null));
+      host?.cpus ? h("div", {}, h("h3", {}, "Machine"), list([["CPU", `${host.cpu} (${host.cpus} online)`], ["memory", quantity(host.memory_bytes, "B")], ["system", host.os], ["kernel", host.kernel]])) : null));
   }
 
   remove() {

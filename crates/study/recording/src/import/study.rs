@@ -317,10 +317,9 @@ impl Import {
             } else {
                 format!("; {}", survey.notes.join("; "))
             };
-            plan.description = format!(
-                "Imported: {}{notes}",
-                done.first().map_or(String::new(), |r| r.source.display().to_string())
-            );
+            let name = |r: &ImportedRun| r.source.file_name().unwrap_or(r.source.as_os_str()).display().to_string();
+            let more = if done.len() > 1 { format!(" and {} more", done.len() - 1) } else { String::new() };
+            plan.description = format!("Imported: {}{more}{notes}", done.first().map_or(String::new(), name));
             self.log.title.clone_from(&plan.description);
         }
         let mut levels: BTreeMap<&str, Vec<Option<&Level>>> = BTreeMap::new();
