@@ -1,5 +1,5 @@
 # The two commands: `make demo` runs the main job on real input, `make test` runs every test. Both install what they need.
-.PHONY: demo test lint unit system fuzz bench build clean help
+.PHONY: demo test lint unit system fuzz bench build agent-static clean help
 
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
@@ -7,6 +7,7 @@ help:
 	@echo 'make demo    study a real SPICE stream on this machine (about three minutes, build aside)'
 	@echo 'make test    run every test: lints, licences, walls, unit, property, system, fuzz'
 	@echo 'make bench   measure the figures of docs/figures.md on this machine'
+	@echo 'make agent-static   build the agent for guests: one file that needs no library'
 
 demo:
 	@scripts/setup build run
@@ -20,6 +21,19 @@ test:
 build:
 	@scripts/setup build
 	@cargo build --release --bins
+
+# In a target folder of its own: its flags would have everything else built anew.
+agent-static: TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+agent-static:
+	@scripts/setup build
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features -p triptych-agent \
+	    --target $(TARGET) --target-dir target/static
+	@strip -o target/static/triptych-agent target/static/$(TARGET)/release/triptych-agent
+	@LC_ALL=C ldd target/static/triptych-agent 2>&1 | grep -Eq 'statically linked|not a dynamic executable' || \
+	    { echo 'agent-static: target/static/triptych-agent is not static' >&2; exit 1; }
+	@target/static/triptych-agent list --json | grep -q 'NVML was left out of this build' || \
+	    { echo 'agent-static: its list does not say that NVML is left out' >&2; exit 1; }
+	@echo "target/static/triptych-agent: static, $$(stat -c %s target/static/triptych-agent) bytes"
 
 lint:
 	@scripts/tools

@@ -19,7 +19,7 @@ pub use guest::StubGuest;
 pub use host::{Host, Totals};
 pub use record::{Record, watch};
 pub use running::Running;
-pub use vm::Vm;
+pub use vm::{SHELL_PORT, Vm};
 pub use xvfb::{Screenshot, Xvfb};
 
 /// Time for anything that is only a matter of a loaded machine.

@@ -17,6 +17,16 @@ pub enum StreamPort {
     Socket(PathBuf),
 }
 
+/// A further virtio-serial port of the guest, which QEMU connects to a Unix socket as soon and as often as somebody
+/// listens there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SerialPort {
+    /// Name in the guest (`/sys/class/virtio-ports/*/name`); no comma in it.
+    pub name: String,
+    /// The socket.
+    pub socket: PathBuf,
+}
+
 /// A virtual machine.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,6 +44,8 @@ pub struct Config {
     pub spice: bool,
     /// What is behind the stream port.
     pub stream: StreamPort,
+    /// Further ports.
+    pub ports: Vec<SerialPort>,
     /// File that gets what the guest writes on its serial console, and QEMU's own messages.
     pub log: PathBuf,
 }
@@ -68,6 +80,13 @@ impl Config {
             add("-chardev", chardev);
             // The id is what makes QEMU tell when the guest opens the port (VSERPORT_CHANGE).
             add("-device", format!("virtserialport,id=stream-port,chardev=stream,name={STREAM_PORT}").into());
+        }
+        for (i, port) in self.ports.iter().enumerate() {
+            add("-chardev", path_option(&format!("socket,id=port{i},reconnect=1,path="), &port.socket, ""));
+            add(
+                "-device",
+                format!("virtserialport,id=port{i}-device,chardev=port{i},name={}", port.name).into(),
+            );
         }
         // Nothing that was not named; a guest that reboots (a panic does) ends.
         all.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
@@ -104,6 +123,7 @@ mod tests {
             append: "x=1".into(),
             spice: true,
             stream,
+            ports: vec![SerialPort { name: "org.triptych.agent".into(), socket: "c,1".into() }],
             log: "a,b.log".into(),
         }
     }
@@ -125,7 +145,14 @@ mod tests {
         has(&socket, "-chardev", "socket,id=stream,path=s,,1");
         assert!(!socket.iter().any(|a| a == "-spice"));
         let none = config(StreamPort::None).arguments(Path::new("q"), None);
-        assert!(!none.iter().any(|a| a.to_string_lossy().contains("virtserialport")));
+        assert!(!none.iter().any(|a| a.to_string_lossy().contains("stream-port")));
+    }
+
+    #[test]
+    fn further_ports_are_connected_again_and_again() {
+        let arguments = config(StreamPort::None).arguments(Path::new("q"), None);
+        has(&arguments, "-chardev", "socket,id=port0,reconnect=1,path=c,,1");
+        has(&arguments, "-device", "virtserialport,id=port0-device,chardev=port0,name=org.triptych.agent");
     }
 
     #[test]

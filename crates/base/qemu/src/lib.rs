@@ -11,6 +11,6 @@ mod machine;
 mod process;
 mod qmp;
 
-pub use config::{Config, StreamPort};
+pub use config::{Config, SerialPort, StreamPort};
 pub use machine::{Qemu, QemuError};
 pub use qmp::{Event, Qmp, QmpError, SpiceChannel, SpiceInfo, Version};

@@ -1,14 +1,15 @@
 //! Where a collector listens, and the connection between it and an agent: a Unix socket, TCP, vsock, or, from within a
 //! virtual machine without a network, a virtio-serial port whose other end QEMU connects to a collector's Unix socket.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use thiserror::Error;
 use vsock::{VsockAddr, VsockStream};
 
+/// Where udev puts the ports of a guest by name, and where the kernel tells their names.
+const PORTS: (&str, &str) = ("/dev/virtio-ports", "/sys/class/virtio-ports");
 /// How long a TCP connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -28,7 +31,7 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A vsock port: context id (2 is the host, 1 this machine, `u32::MAX` any) and port.
     Vsock(u32, u32),
-    /// A virtio-serial port within a guest; only to connect from.
+    /// A virtio-serial port within a guest; only to connect from. `/dev/virtio-ports/NAME` needs no udev.
     Port(PathBuf),
 }
 
@@ -85,7 +88,15 @@ impl Address {
             Self::Vsock(cid, port) => Stream::Vsock(VsockStream::connect(&VsockAddr::new(*cid, *port))?),
             Self::Port(path) => {
                 let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-                let file = File::options().read(true).write(true).custom_flags(nonblocking).open(path)?;
+                let mut options = File::options();
+                options.read(true).write(true).custom_flags(nonblocking);
+                let file = match options.open(path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        let device = port_device(path, Path::new(PORTS.1)).ok_or(error)?;
+                        options.open(Path::new("/dev").join(device))?
+                    }
+                    opened => opened?,
+                };
                 Stream::Port(Port { file, read_timeout: None, write_timeout: None })
             }
         })
@@ -100,6 +111,15 @@ impl Address {
             Self::Vsock(cid, _) => *cid != vsock::VMADDR_CID_LOCAL,
         }
     }
+}
+
+/// The device of `/dev/virtio-ports/NAME` (`vport0p1`) where no udev makes that link, as in a small initial file system.
+fn port_device(link: &Path, ports: &Path) -> Option<OsString> {
+    let wanted = link.strip_prefix(PORTS.0).ok()?.to_str()?;
+    let named = |port: &fs::DirEntry| {
+        fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim_end() == wanted)
+    };
+    fs::read_dir(ports).ok()?.flatten().find(named).map(|port| port.file_name())
 }
 
 /// A connection between an agent and a collector.
@@ -249,6 +269,23 @@ mod tests {
             "port:/dev/virtio-ports/x",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_port_is_found_by_its_name_without_udev() {
+        let ports = tempfile::tempdir().unwrap();
+        for (device, name) in [("vport0p1", "org.x.a"), ("vport0p2", "org.x.agent")] {
+            fs::create_dir(ports.path().join(device)).unwrap();
+            fs::write(ports.path().join(device).join("name"), format!("{name}\n")).unwrap();
+        }
+        for (link, device) in [
+            ("/dev/virtio-ports/org.x.agent", Some("vport0p2")),
+            ("/dev/virtio-ports/org.x", None),
+            ("/dev/other", None),
+        ] {
+            let found = port_device(Path::new(link), ports.path());
+            assert_eq!(found.as_deref(), device.map(AsRef::as_ref), "{link}");
         }
     }
 

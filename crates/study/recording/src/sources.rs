@@ -65,7 +65,8 @@ pub(crate) struct Session {
     pub(crate) next: u64,
     /// Every entry below is on the disk.
     pub(crate) synced: Arc<AtomicU64>,
-    /// When the last connection ended.
+    /// When the last connection, which has ended, last brought anything: a virtio-serial port shows no end until the next
+    /// agent begins.
     pub(crate) ended: Option<Instant>,
 }
 
@@ -182,7 +183,8 @@ impl Source {
     /// The connection has ended.
     pub(crate) fn leave(&self) {
         *locked(&self.stream) = None;
-        locked(&self.session).ended = Some(Instant::now());
+        let heard = *locked(&self.heard);
+        locked(&self.session).ended = heard;
         self.connected.store(false, Ordering::Release);
     }
 }
