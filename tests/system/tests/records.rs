@@ -17,8 +17,10 @@ use recording::facts::{RunFacts, RunStatus, read_run};
 use recording::reader::{ReadError, read_table, tables};
 use recording::spec::{Level, Panel};
 use rustix::process::{Signal, kill_process};
-use system_tests::{Host, Running, program};
+use system_tests::{Host, Running, Xvfb, program};
 use units::{Clock, MonotonicClock};
+use x11rb::connection::Connection;
+use x11rb::protocol::randr::ConnectionExt as _;
 
 /// `triptych record` in a folder of its own.
 struct Record {
@@ -238,4 +240,49 @@ fn assert_every_table_is_readable(run: &Path) {
     assert!(!names.is_empty());
     let rows: usize = names.iter().map(|name| read_table(run, name).unwrap().rows).sum();
     assert!(rows > 0, "{names:?}");
+}
+
+/// Makes a display's root window smaller, as a virtual graphics card does.
+fn shrink(display: &str, width: u16, height: u16) {
+    let (connection, screen) = x11rb::connect(Some(display)).unwrap();
+    let root = connection.setup().roots[screen].root;
+    for crtc in connection.randr_get_screen_resources(root).unwrap().reply().unwrap().crtcs {
+        let off = connection.randr_set_crtc_config(crtc, 0, 0, 0, 0, 0, 1u16.into(), &[]);
+        off.unwrap().reply().unwrap();
+    }
+    connection.randr_set_screen_size(root, width, height, 160, 120).unwrap().check().unwrap();
+}
+
+#[test]
+fn a_display_that_is_resized_is_shown_on_by_a_client_through_the_real_host() {
+    if system_tests::peer("Xvfb", "xvfb").is_none() {
+        return;
+    }
+    let display = Xvfb::start().unwrap();
+    let record = Record::start();
+    let host = Host::start(&["--panel", "host", "--collector", &record.address()]).unwrap();
+    let stream = format!("unix:{}", host.stream_socket().display());
+    let port = format!("127.0.0.1:{}", host.spice_port());
+    let source = format!("x11:{}", display.name());
+    let _guest = record.program("guest", &["--port", &stream, "--source", &source, "--codec", "vp8"]);
+    let _client = record.program("client", &["--connect", &port, "--headless"]);
+    let shown = |more: usize| {
+        let rows = || read_table(&record.run(), "client.frames").map_or(0, |table| table.rows);
+        let wanted = rows() + more;
+        until(&format!("{wanted} frames at the client"), || (rows() >= wanted).then_some(()));
+    };
+    shown(10);
+    shrink(display.name(), 640, 480);
+    // Those of before are on the disk after a second.
+    shown(60);
+    record.started.signal(Signal::INT);
+    let run = record.run();
+    record.started.end().assert_code(0);
+    record.bench.nothing_is_left();
+    let facts = read_run(&run.join("run.toml")).unwrap();
+    assert_eq!(texts(&facts, "resolution_changed"), ["1024x768 -> 640x480"]);
+    assert_eq!(texts(&facts, "encoder_restarted").len(), 1);
+    assert!(texts(&facts, "stream").iter().any(|text| text.contains("640x480")), "{:?}", facts.markers);
+    let client = read_table(&run, "client.frames").unwrap();
+    assert!(client.bool("dropped").unwrap().iter().filter(|dropped| **dropped).count() < 10);
 }
