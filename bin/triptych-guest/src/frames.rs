@@ -25,19 +25,20 @@ pub(crate) struct Shot {
     pub(crate) encode: Nanos,
     /// Ticks skipped since the frame before.
     pub(crate) skipped: u64,
+    /// Frame rate asked for when it was captured.
+    pub(crate) requested_fps: f64,
 }
 
 /// Writes the table.
 pub(crate) struct FrameTable {
     emitter: Emitter,
     sequence: u64,
-    requested_fps: f64,
     recent: VecDeque<Nanos>,
 }
 
 impl FrameTable {
     /// Declares the table.
-    pub(crate) fn declare(probe: &Probe, requested_fps: f64) -> Result<Self, TableError> {
+    pub(crate) fn declare(probe: &Probe) -> Result<Self, TableError> {
         use ColumnType::{Bool, F64, I64, U64};
         let table = Table::new("frames", "Frames sent; stamped at the start of capture")
             .column("seq", U64, "1", "Number of the frame among those sent, from 0")
@@ -58,7 +59,7 @@ impl FrameTable {
             .column("actual_fps", F64, "Hz", "Frames captured (and sent) within the last second")
             .column("skipped", U64, "1", "Ticks skipped since the frame before: encoder or port were busy");
         let emitter = probe.declare(table, DEFAULT_CAPACITY)?;
-        Ok(Self { emitter, sequence: 0, requested_fps, recent: VecDeque::new() })
+        Ok(Self { emitter, sequence: 0, recent: VecDeque::new() })
     }
 
     /// Frames so far.
@@ -83,7 +84,7 @@ impl FrameTable {
             Value::I64((sent.end - sent.start).0),
             Value::U64(sent.size as u64),
             Value::Bool(sent.keyframe),
-            Value::F64(self.requested_fps),
+            Value::F64(shot.requested_fps),
             Value::F64(self.recent.len() as f64),
             Value::U64(shot.skipped),
         ];

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use agent::Wish;
 use anyhow::{Context, bail};
 use probe::Probe;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,11 +14,11 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 use spice::stream_device::{Message, Parser, VideoCodec};
 use streaming::codec::Codec;
-use streaming::encode::{InForce, Unit};
+use streaming::encode::{EncoderSettings, InForce, Unit};
 use streaming::frame::FrameSize;
 use streaming::pace::{Tick, Ticker};
-use streaming::source::{Source, SourceSpec};
-use streaming::worker::{Launch, Worker, WorkerEvent};
+use streaming::source::{Source, SourceError, SourceSpec};
+use streaming::worker::{ChangeError, Launch, Worker, WorkerEvent};
 use units::{Clock, MonotonicClock, Nanos};
 
 use crate::frames::{FrameTable, Shot};
@@ -25,6 +26,7 @@ use crate::options::StreamOptions;
 use crate::outbox::Outbox;
 use crate::port::{Came, Port};
 use crate::recorder::Recorder;
+use crate::settings::Live;
 use crate::signals::StopSignals;
 
 /// Frames between capture and port: one under way and one behind it.
@@ -88,6 +90,10 @@ struct Guest<'a> {
     /// Whether the port is a device that no host has open.
     unattended: bool,
     in_force: Option<InForce>,
+    /// Under way with the encoder.
+    wish: Option<(Wish, Live)>,
+    /// Since when another encoder is being started, and why.
+    restarting: Option<(Nanos, String)>,
 }
 
 impl<'a> Guest<'a> {
@@ -95,7 +101,7 @@ impl<'a> Guest<'a> {
         let signals = StopSignals::register()?;
         let source = options.source.open(options.size.or(default_size(&options.source)))?;
         let settings = options.encoder_settings(source.size());
-        let table = FrameTable::declare(probe, options.fps)?;
+        let table = FrameTable::declare(probe)?;
         // The encoder starts while the port is being opened.
         let mut worker = Worker::start(launch(), settings)?;
         let mut in_force = None;
@@ -104,7 +110,7 @@ impl<'a> Guest<'a> {
             match next_event(&mut worker, &signals, recorder)? {
                 Some(WorkerEvent::Ready(said)) => in_force = Some(said),
                 Some(WorkerEvent::Restarted { reason, .. }) => tracing::warn!("{reason}; started again"),
-                Some(WorkerEvent::Unit(_)) => {}
+                Some(WorkerEvent::Unit(_) | WorkerEvent::Refused(_)) => {}
                 None => bail!("stopped before the encoder was ready"),
             }
         }
@@ -132,6 +138,8 @@ impl<'a> Guest<'a> {
             greeted: false,
             unattended: false,
             in_force,
+            wish: None,
+            restarting: None,
         })
     }
 
@@ -144,6 +152,7 @@ impl<'a> Guest<'a> {
             while let Some(event) = self.worker.receive(MonotonicClock.now())? {
                 self.encoder_said(event)?;
             }
+            self.hear_wishes()?;
             self.listen()?;
             if let Some(tick) = self.ticker.take().context("timer failed")? {
                 self.tick(tick)?;
@@ -187,7 +196,10 @@ impl<'a> Guest<'a> {
             return Ok(());
         };
         let start = MonotonicClock.now();
-        self.source.capture(self.worker.pool(), slot, tick.at)?;
+        match self.source.capture(self.worker.pool(), slot, tick.at) {
+            Err(SourceError::Resized { .. }) if self.options.size.is_none() => return self.follow_size(),
+            captured => captured?,
+        }
         let captured = MonotonicClock.now();
         self.worker.submit(slot, tick.number, stream.force_keyframe, captured);
         stream.first.get_or_insert(tick.number);
@@ -200,22 +212,90 @@ impl<'a> Guest<'a> {
             submitted: captured,
             encode: Nanos::ZERO,
             skipped,
+            requested_fps: self.ticker.rate(),
         });
+        Ok(())
+    }
+
+    /// The whole of a display is streamed, and it has another size: so does the stream from now on.
+    fn follow_size(&mut self) -> anyhow::Result<()> {
+        let before = self.source.size();
+        self.source = self.options.source.open(None)?;
+        let size = self.source.size();
+        let text = format!("{before} -> {size}");
+        tracing::info!("the display's size has changed: {text}");
+        self.recorder.mark("resolution_changed", &text);
+        self.worker = Worker::start(launch(), EncoderSettings { size, ..self.worker.settings().clone() })?;
+        self.encoder_is_new(text);
+        self.announce();
+        Ok(())
+    }
+
+    /// Frames within the one before are lost, and the new encoder starts with a keyframe.
+    fn encoder_is_new(&mut self, why: String) {
+        self.restarting.get_or_insert_with(|| (MonotonicClock.now(), why));
+        self.skipped += self.shots.drain(..).map(|shot| 1 + shot.skipped).sum::<u64>();
+        if let Some(stream) = &mut self.stream {
+            (stream.begun, stream.force_keyframe) = (false, true);
+        }
+    }
+
+    /// Takes up what somebody wants changed, one wish after the other.
+    fn hear_wishes(&mut self) -> anyhow::Result<()> {
+        while self.wish.is_none()
+            && let Some(wish) = self.recorder.next_wish()
+        {
+            let rates = self.worker.settings().rates();
+            let wanted =
+                Live::named(&wish.name).and_then(|live| Ok((live, live.change(&wish.value, rates)?)));
+            match wanted {
+                Ok((live, rates)) => match self.worker.change(rates) {
+                    Ok(anew) => {
+                        if anew {
+                            self.encoder_is_new(format!("{} = {}", wish.name, wish.value));
+                        }
+                        self.wish = Some((wish, live));
+                    }
+                    Err(ChangeError::Rates(error)) => self.recorder.answer(&wish, Err(error.to_string())),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(why) => self.recorder.answer(&wish, Err(why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The encoder takes frames, with these settings.
+    fn encoder_is_ready(&mut self, in_force: InForce) -> anyhow::Result<()> {
+        if let Some((since, why)) = self.restarting.take() {
+            let after = (MonotonicClock.now() - since).0 as f64 / 1e9;
+            let element = self.worker.settings().element();
+            self.recorder.mark("encoder_restarted", &format!("{element}, after {after:.2} s: {why}"));
+        }
+        let settings = self.worker.settings();
+        if let Some((wish, live)) = self.wish.take() {
+            self.recorder.answer(&wish, Ok(live.in_force(settings, &in_force)));
+        }
+        if settings.fps != self.ticker.rate() {
+            self.ticker.set_rate(settings.fps).context("timer failed")?;
+        }
+        self.in_force = Some(in_force);
         Ok(())
     }
 
     fn encoder_said(&mut self, event: WorkerEvent) -> anyhow::Result<()> {
         match event {
-            WorkerEvent::Ready(in_force) => self.in_force = Some(in_force),
+            WorkerEvent::Ready(in_force) => self.encoder_is_ready(in_force)?,
+            WorkerEvent::Refused(why) => {
+                if let Some((wish, _)) = self.wish.take() {
+                    self.recorder.answer(&wish, Err(why));
+                }
+            }
             WorkerEvent::Unit(unit) => self.encoded(unit),
             WorkerEvent::Restarted { reason, restarts } => {
                 tracing::warn!("{reason}; started again ({restarts} times)");
                 self.recorder.mark("fault", &format!("{reason}; started again"));
-                // The frames within are lost, and the new encoder starts with a keyframe.
-                self.skipped += self.shots.drain(..).map(|shot| 1 + shot.skipped).sum::<u64>();
-                if let Some(stream) = &mut self.stream {
-                    (stream.begun, stream.force_keyframe) = (false, true);
-                }
+                self.encoder_is_new(reason);
             }
         }
         Ok(())
@@ -296,14 +376,21 @@ impl<'a> Guest<'a> {
             let list = codecs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             bail!("the client does not decode {}: start the guest with --codec one of {list}", self.codec);
         }
+        tracing::info!("streaming {} as {}", self.source.size(), self.codec);
+        self.stream = Some(Stream { first: None, force_keyframe: true, begun: false });
+        self.announce();
+        self.skipped = 0;
+        Ok(())
+    }
+
+    /// Tells the host what comes, where it wants anything.
+    fn announce(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        *stream = Stream { first: None, force_keyframe: true, begun: false };
         let size = self.source.size();
-        tracing::info!("streaming {size} as {}", self.codec);
         // What was meant for the stream before is of no use to a decoder that starts here.
         self.outbox.withdraw_frames();
         self.outbox.push(&Message::Format { width: size.width(), height: size.height(), codec: self.codec });
-        self.stream = Some(Stream { first: None, force_keyframe: true, begun: false });
-        self.skipped = 0;
-        Ok(())
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
@@ -316,7 +403,7 @@ impl<'a> Guest<'a> {
         if self.table.rows() > 0
             && let Some(in_force) = self.in_force.take()
         {
-            self.recorder.ready(self.options, self.source.size(), &in_force);
+            self.recorder.ready(&self.options.source.to_string(), self.worker.settings(), &in_force);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod outbox;
 mod paint;
 mod port;
 mod recorder;
+mod settings;
 mod signals;
 
 use std::io::IsTerminal;

@@ -1,12 +1,12 @@
 //! The collector, when there is one.
 
-use agent::{AgentHandle, AgentOptions, Ready};
+use agent::{AgentHandle, AgentOptions, Ready, Wish};
 use probe::Probe;
 use recording::spec::{Level, Levels};
-use streaming::encode::InForce;
-use streaming::frame::FrameSize;
+use streaming::encode::{EncoderSettings, InForce};
 
 use crate::options::StreamOptions;
+use crate::settings::{self, Live};
 
 /// Reports to the collector; does nothing without one.
 pub(crate) struct Recorder(Option<AgentHandle>);
@@ -17,29 +17,32 @@ impl Recorder {
         let Some(collector) = &options.collector else { return Ok(Self(None)) };
         let (program, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         let agent = AgentOptions::new(collector.clone(), options.panel, program, version);
+        let agent = AgentOptions { settings: true, ..agent };
         Ok(Self(Some(agent::start(agent, probe)?)))
     }
 
     /// The stream runs with these settings.
-    pub(crate) fn ready(&self, options: &StreamOptions, size: FrameSize, in_force: &InForce) {
+    pub(crate) fn ready(&self, source: &str, settings: &EncoderSettings, in_force: &InForce) {
         let Some(agent) = &self.0 else { return };
-        let settings = options.encoder_settings(size);
+        let size = settings.size;
         let mut levels = Levels::from([
-            ("source".to_owned(), Level::Text(options.source.to_string())),
+            ("source".to_owned(), Level::Text(source.to_owned())),
             ("width".to_owned(), Level::Int(size.width().into())),
             ("height".to_owned(), Level::Int(size.height().into())),
             ("codec".to_owned(), Level::Text(settings.codec.to_string())),
             ("encoder".to_owned(), Level::Text(settings.element().to_owned())),
-            ("fps".to_owned(), Level::Float(settings.fps)),
-            ("bitrate".to_owned(), Level::Float(f64::from(settings.bitrate_kbps) / 1e3)),
             ("gop".to_owned(), Level::Int(settings.gop.into())),
         ]);
+        for live in Live::ALL {
+            levels.insert(live.name().to_owned(), live.in_force(settings, in_force));
+        }
         for (name, value) in &in_force.properties {
             levels.insert(format!("encoder.{name}"), level(value));
         }
         let mut versions = in_force.versions.clone();
         versions.insert(env!("CARGO_PKG_NAME").into(), env!("CARGO_PKG_VERSION").into());
-        agent.ready(Ready { in_force: levels, versions, ..Ready::default() });
+        let facts = [("live settings".to_owned(), settings::list())].into();
+        agent.ready(Ready { in_force: levels, versions, facts });
     }
 
     /// The program cannot go on.
@@ -53,6 +56,20 @@ impl Recorder {
     pub(crate) fn mark(&self, kind: &str, text: &str) {
         if let Some(agent) = &self.0 {
             agent.mark(kind, text);
+        }
+    }
+
+    /// A setting that somebody wants changed.
+    pub(crate) fn next_wish(&self) -> Option<Wish> {
+        self.0.as_ref()?.next_wish()
+    }
+
+    /// Answers a wish: with what is in force now, or with why nothing was changed.
+    pub(crate) fn answer(&self, wish: &Wish, outcome: Result<Level, String>) {
+        let Some(agent) = &self.0 else { return };
+        match outcome {
+            Ok(in_force) => agent.applied(wish, in_force),
+            Err(why) => agent.refused(wish, &why),
         }
     }
 

@@ -6,12 +6,16 @@ use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use recording::Address;
+use recording::collector::{Collector, CollectorEvent, CollectorOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use spice::stream_device::{Message, Parser, VideoCodec};
 use streaming::frame::{FramePool, FrameSize};
 use streaming::scene::{Painter, Scene};
 use streaming::source::SourceSpec;
 use units::Nanos;
+use x11rb::connection::Connection;
+use x11rb::protocol::randr::ConnectionExt as _;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -159,4 +163,71 @@ fn the_guest_streams_a_display_and_faults_when_it_goes() {
     let mut log = String::new();
     guest.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains(&format!("display '{display}' is lost")), "{log}");
+}
+
+/// Makes the display's root window smaller, as a person or a virtual graphics card does.
+fn resize(display: &str, width: u16, height: u16) {
+    let (connection, screen) = x11rb::connect(Some(display)).unwrap();
+    let root = connection.setup().roots[screen].root;
+    let found = connection.randr_get_screen_resources(root).unwrap().reply().unwrap();
+    for crtc in &found.crtcs {
+        let off = connection.randr_set_crtc_config(*crtc, 0, 0, 0, 0, 0, 1u16.into(), &[]);
+        off.unwrap().reply().unwrap();
+    }
+    let (mm_width, mm_height) = (u32::from(width) / 4, u32::from(height) / 4);
+    connection.randr_set_screen_size(root, width, height, mm_width, mm_height).unwrap().check().unwrap();
+}
+
+#[test]
+fn a_guest_of_a_whole_display_follows_its_size_and_marks_it() {
+    let Some((_server, display)) = xvfb() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    let address = Address::Unix(folder.path().join("collector"));
+    let to = address.to_string();
+    let collector = Collector::start(CollectorOptions::new(address, folder.path().join("run"))).unwrap();
+    let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+    let port = format!("unix:{}", folder.path().join("s").display());
+    let source = format!("x11:{display}");
+    let guest = Command::new(env!("CARGO_BIN_EXE_triptych-guest"))
+        .args(["--port", &port, "--source", &source, "--codec", "vp8", "--collector", &to])
+        .stderr(Stdio::null())
+        .spawn();
+    let _guest = Kept(guest.unwrap());
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.write_all(&Message::StartStop(vec![VideoCodec::Vp8]).encode()).unwrap();
+    let (mut parser, mut waiting) = (Parser::new(), std::collections::VecDeque::new());
+    let mut next = || loop {
+        if let Some(message) = waiting.pop_front() {
+            return message;
+        }
+        let mut buffer = [0; 65_536];
+        let n = socket.read(&mut buffer).unwrap();
+        assert!(n > 0, "the guest is gone");
+        waiting.extend(parser.push(&buffer[..n]).unwrap());
+    };
+    for (width, height) in [(800, 600), (640, 480)] {
+        let start = Instant::now();
+        let format = Message::Format { width, height, codec: VideoCodec::Vp8 };
+        while next() != format {
+            assert!(start.elapsed() < DEADLINE, "{width}x{height} did not come");
+        }
+        // Decoding can start with the first frame of each size, which says its size.
+        let Message::Data(frame) = next() else { panic!("no frame after the format") };
+        assert_eq!(frame[0] & 1, 0, "a keyframe");
+        let side = |at: usize| u32::from(u16::from_le_bytes([frame[at], frame[at + 1]]) & 0x3fff);
+        assert_eq!((side(6), side(8)), (width, height));
+        if width == 800 {
+            resize(&display, 640, 480);
+        }
+    }
+    let (mut marks, start) = (Vec::new(), Instant::now());
+    while marks.len() < 2 && start.elapsed() < DEADLINE {
+        if let Some(CollectorEvent::Mark { kind, text, .. }) = collector.next_event(DEADLINE) {
+            marks.push((kind, text));
+        }
+    }
+    assert_eq!(marks[0], ("resolution_changed".to_owned(), "800x600 -> 640x480".to_owned()));
+    assert!(marks[1].0 == "encoder_restarted" && marks[1].1.starts_with("vp8enc, after "), "{marks:?}");
 }

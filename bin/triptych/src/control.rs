@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use recording::collector::CONTROL;
-use recording::control;
+use recording::control::{self, ControlError};
 use recording::spec::{Level, Panel};
 use recording::{Address, read_token};
 
@@ -45,14 +45,15 @@ pub(crate) struct Note {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  triptych set guest bitrate 2      prints what is in force then")]
+  triptych set guest bitrate        prints what is in force
+  triptych set guest bitrate 2      changes it, and prints what is in force then")]
 pub(crate) struct Set {
     /// The panel whose program is meant: guest, host or client
     pub(crate) panel: Panel,
     /// The setting
     pub(crate) name: String,
-    /// Its new value
-    pub(crate) value: String,
+    /// Its new value [default: leave it, and print what is in force]
+    pub(crate) value: Option<String>,
     #[command(flatten)]
     pub(crate) place: Where,
 }
@@ -65,8 +66,15 @@ pub(crate) fn note(options: &Note) -> anyhow::Result<Exit> {
 
 pub(crate) fn set(options: &Set) -> anyhow::Result<Exit> {
     let (address, token) = options.place.find()?;
-    let value = level(&options.value);
-    let in_force = control::set(&address, token.as_deref(), options.panel, &options.name, value)?;
+    let (token, panel, name) = (token.as_deref(), options.panel, &options.name);
+    let outcome = match &options.value {
+        Some(value) => control::set(&address, token, panel, name, level(value)),
+        None => control::get(&address, token, panel, name),
+    };
+    let in_force = match outcome {
+        Err(ControlError::Refused(why)) => bail!("{name}: {why}"),
+        other => other?,
+    };
     if let Some(level) = in_force {
         writeln!(stdout(), "{} = {level}", options.name)?;
     }

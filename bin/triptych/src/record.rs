@@ -119,7 +119,10 @@ pub(crate) fn record(options: &Record) -> anyhow::Result<Exit> {
     drop(reserve);
     let facts = collector.close(facts)?;
     describe(&mut plan, &run_dir);
-    facts::write_plan(&dir.join("plan.toml"), &plan)?;
+    // The run is in it already; on a full disk it is only not described.
+    if let Err(error) = facts::write_plan(&dir.join("plan.toml"), &plan) {
+        tracing::warn!("the study keeps its old description: {error}");
+    }
     if let Err(error) = store::summarise(&run_dir, &plan) {
         tracing::warn!("no summary: {error}");
     }

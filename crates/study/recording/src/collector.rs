@@ -360,15 +360,14 @@ impl Collector {
     pub fn close(mut self, mut facts: RunFacts) -> Result<RunFacts, CollectorError> {
         let written = self.shut_down();
         self.gather(&mut facts, &written);
+        let mut unconverted: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for stem in written.rows.keys() {
             if let Err(error) = files::to_parquet(&self.dir, stem) {
-                let what = format!("{error} was not converted to Parquet: {}", error.source);
-                facts.reason =
-                    if facts.reason.is_empty() { what } else { format!("{}; {what}", facts.reason) };
-                if facts.status == RunStatus::Complete {
-                    facts.status = RunStatus::Failed;
-                }
+                unconverted.entry(error.cause()).or_default().push(stem);
             }
+        }
+        for (cause, stems) in unconverted {
+            not_converted(&mut facts, &cause, &stems);
         }
         facts::write_run(&self.dir.join("run.toml"), &facts)?;
         let _ = fs::remove_file(self.dir.join(CONTROL));
@@ -449,6 +448,22 @@ impl Drop for Collector {
         if self.writing.is_some() {
             self.shut_down();
         }
+    }
+}
+
+/// Says once for all tables, and not again where the run failed for the same cause.
+fn not_converted(facts: &mut RunFacts, cause: &str, stems: &[&str]) {
+    let mut what = match stems {
+        [one] => format!("{one} was not converted to Parquet"),
+        [first, rest @ ..] => format!("{first} and {} more tables were not converted to Parquet", rest.len()),
+        [] => return,
+    };
+    if !facts.reason.contains(cause) {
+        what = format!("{what}: {cause}");
+    }
+    facts.reason = if facts.reason.is_empty() { what } else { format!("{}; {what}", facts.reason) };
+    if facts.status == RunStatus::Complete {
+        facts.status = RunStatus::Failed;
     }
 }
 

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::address::{Address, Stream};
 use crate::collector::AGENT;
+use crate::facts::PanelFacts;
 use crate::receive::{Context, is_pause};
 use crate::sources::locked;
 use crate::spec::{Level, Panel};
@@ -67,7 +68,20 @@ pub fn set(
     name: &str,
     value: Level,
 ) -> Result<Option<Level>, ControlError> {
-    ask(address, token, &Message::Set { panel, name: name.into(), value })
+    ask(address, token, &Message::Set { panel, name: name.into(), value: Some(value) })
+}
+
+/// What is in force of a setting of a panel's program.
+///
+/// # Errors
+/// As [`set`], or the program has no such setting.
+pub fn get(
+    address: &Address,
+    token: Option<&str>,
+    panel: Panel,
+    name: &str,
+) -> Result<Option<Level>, ControlError> {
+    ask(address, token, &Message::Set { panel, name: name.into(), value: None })
 }
 
 fn ask(address: &Address, token: Option<&str>, wish: &Message) -> Result<Option<Level>, ControlError> {
@@ -130,8 +144,8 @@ impl Wishes {
 }
 
 impl Context {
-    /// Passes a wish on to the panel's program and waits for what becomes of it.
-    pub(crate) fn set(&self, panel: Panel, name: &str, value: Level) -> Message {
+    /// Passes a wish on to the panel's program and waits for what becomes of it. Without a value it says what is in force.
+    pub(crate) fn set(&self, panel: Panel, name: &str, value: Option<Level>) -> Message {
         let refused = |error: String| Message::Reply { in_force: None, error };
         let Some(state) = self.panels.get(&panel) else { return refused("an unknown panel".into()) };
         let mut sources = state.sources();
@@ -140,6 +154,7 @@ impl Context {
         let Some((program, source)) = sources.into_iter().next() else {
             return refused(format!("no program of panel {panel} is connected"));
         };
+        let Some(value) = value else { return in_force(&program, &source.facts, name) };
         self.mark(panel, "setting_asked", format!("{name} = {value}"));
         let (id, answer) = self.wishes.make();
         locked(&source.orders).push_back(Message::Setting { id, name: name.into(), value });
@@ -163,6 +178,20 @@ impl Context {
             }
         }
     }
+}
+
+/// What a program has said last.
+fn in_force(program: &str, facts: &Mutex<PanelFacts>, name: &str) -> Message {
+    let facts = locked(facts);
+    if let Some(level) = facts.in_force.get(name) {
+        return Message::Reply { in_force: Some(level.clone()), error: String::new() };
+    }
+    let names: Vec<_> = facts.in_force.keys().map(String::as_str).collect();
+    let error = match names.as_slice() {
+        [] => format!("{program} has not said yet what is in force"),
+        names => format!("{program} has no such setting; it has {}", names.join(", ")),
+    };
+    Message::Reply { in_force: None, error }
 }
 
 /// Serves a third party to its end. The token has been checked.

@@ -53,6 +53,17 @@ pub enum FileErrorKind {
     Parquet(#[from] ParquetError),
 }
 
+impl FileError {
+    /// What is at the bottom of it, such as `No space left on device (os error 28)`.
+    pub fn cause(&self) -> String {
+        let mut error: &dyn std::error::Error = &self.source;
+        while let Some(source) = error.source() {
+            error = source;
+        }
+        error.to_string()
+    }
+}
+
 fn in_file<T>(path: &Path, result: Result<T, FileErrorKind>) -> Result<T, FileError> {
     result.map_err(|source| FileError { path: path.to_owned(), source })
 }
@@ -100,18 +111,24 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Starts `<dir>/<panel>.<table>.arrows`; `stem` is `<panel>.<table>`.
+    /// Starts `<dir>/<panel>.<table>.arrows`; `stem` is `<panel>.<table>`. The file is there with its schema or, whenever
+    /// this is cut off, not at all.
     ///
     /// # Errors
     /// The file exists already or cannot be written.
     pub fn create(dir: &Path, stem: &str, table: &Table) -> Result<Self, FileError> {
         let path = dir.join(format!("{stem}.{ARROWS}"));
         let schema = schema(table);
+        let temporary = dir.join(format!(".{stem}.{ARROWS}.new"));
         let open = || -> Result<_, FileErrorKind> {
-            let file = File::options().write(true).create_new(true).open(&path)?;
-            Ok(StreamWriter::try_new(file, &schema)?)
+            if path.exists() {
+                return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+            }
+            let writer = StreamWriter::try_new(File::create(&temporary)?, &schema)?;
+            fs::rename(&temporary, &path)?;
+            Ok(writer)
         };
-        let writer = in_file(&path, open())?;
+        let writer = in_file(&path, open().inspect_err(|_| drop(fs::remove_file(&temporary))))?;
         Ok(Self { path, schema, writer })
     }
 

@@ -135,14 +135,14 @@ pub enum Message {
         /// For people.
         text: String,
     },
-    /// Third party: change a setting of a panel's program.
+    /// Third party: change a setting of a panel's program, or only say what is in force.
     Set {
         /// Which.
         panel: Panel,
         /// Name.
         name: String,
-        /// Wanted value.
-        value: Level,
+        /// Wanted value; absent to leave it.
+        value: Option<Level>,
     },
     /// Collector, to a third party: the wish was fulfilled, with this in force, or refused.
     Reply {
@@ -267,7 +267,8 @@ struct NoteBody {
 struct SetBody {
     panel: Panel,
     name: String,
-    value: Level,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Level>,
 }
 #[derive(Serialize, Deserialize)]
 struct ReplyBody {
@@ -508,10 +509,10 @@ mod tests {
             (any::<u32>(), prop::option::of(word()))
                 .prop_map(|(protocol, token)| Message::Control { protocol, token }),
             (prop::option::of(panel()), ".{0,40}").prop_map(|(panel, text)| Message::Note { panel, text }),
-            (panel(), word(), any::<i64>()).prop_map(|(panel, name, n)| Message::Set {
+            (panel(), word(), prop::option::of(any::<i64>())).prop_map(|(panel, name, n)| Message::Set {
                 panel,
                 name,
-                value: Level::Int(n)
+                value: n.map(Level::Int)
             }),
             (any::<bool>(), word())
                 .prop_map(|(b, error)| Message::Reply { in_force: Some(Level::Bool(b)), error }),

@@ -18,6 +18,8 @@ use crate::files::{FileError, TableWriter};
 /// File of what happens once, while the run is under way: one JSON object a line. Closing the run puts it into
 /// `run.toml`.
 pub(crate) const JOURNAL: &str = "journal.jsonl";
+/// What arrives within this time of one another goes to the disk together.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// Most bytes of rows that wait for the end of a batch; more end it early.
 const MAX_PENDING: usize = 8 << 20;
 
@@ -37,6 +39,8 @@ pub(crate) enum Job {
 
 struct Open {
     writer: Option<TableWriter>,
+    /// Whether there is a file.
+    begun: bool,
     width: usize,
     pending: Vec<u64>,
     rows: u64,
@@ -46,7 +50,7 @@ struct Open {
 /// What was written, by stem.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Rows in files.
+    /// Rows in files; a table whose file could not be begun is not here.
     pub(crate) rows: BTreeMap<String, u64>,
     /// Rows that could not be written.
     pub(crate) lost: BTreeMap<String, u64>,
@@ -79,20 +83,25 @@ impl Writer {
 
     /// Works until every receiving thread has gone.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Written {
-        let mut due = Instant::now() + self.batch;
+        // Agents send together and then pause: what waits is written soon, but no more often than each batch.
+        let (mut flushed, mut due) = (Instant::now(), None::<Instant>);
         loop {
-            let asked = match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            let wait = due.map_or(self.batch, |due| due.saturating_duration_since(Instant::now()));
+            let asked = match jobs.recv_timeout(wait) {
                 Ok(Job::Flush) => true,
                 Ok(job) => {
                     self.take(job);
+                    due.get_or_insert_with(|| {
+                        (flushed + self.batch).max(Instant::now() + TOGETHER.min(self.batch))
+                    });
                     self.pending > MAX_PENDING
                 }
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            if asked || Instant::now() >= due {
+            if asked || due.is_some_and(|due| Instant::now() >= due) {
                 self.flush();
-                due = Instant::now() + self.batch;
+                (flushed, due) = (Instant::now(), None);
             }
         }
         self.flush();
@@ -106,8 +115,9 @@ impl Writer {
                     let width = table.columns.len() + 1;
                     let writer = TableWriter::create(&self.dir, &stem, &table);
                     let writer = writer.map_err(|error| self.report(error)).ok();
-                    self.tables
-                        .insert(stem, Open { writer, width, pending: Vec::new(), rows: 0, lost_rows: 0 });
+                    let begun = writer.is_some();
+                    let open = Open { writer, begun, width, pending: Vec::new(), rows: 0, lost_rows: 0 };
+                    self.tables.insert(stem, open);
                 }
             }
             Job::Rows { stem, words, done } => {
@@ -194,9 +204,7 @@ impl Writer {
         tracing::debug!("{}: {}", error.path.display(), error.source);
         if !self.failed {
             self.failed = true;
-            let _ = self
-                .events
-                .send(CollectorEvent::WriteFailed { path: error.path, error: error.source.to_string() });
+            let _ = self.events.send(CollectorEvent::WriteFailed { error: error.cause(), path: error.path });
         }
     }
 
@@ -209,7 +217,9 @@ impl Writer {
             if open.lost_rows > 0 {
                 written.lost.insert(stem.clone(), open.lost_rows);
             }
-            written.rows.insert(stem, open.rows);
+            if open.begun {
+                written.rows.insert(stem, open.rows);
+            }
         }
         written
     }

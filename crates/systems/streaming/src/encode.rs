@@ -25,6 +25,8 @@ use crate::frame::FrameSize;
 
 /// Highest frame rate that can be asked for: beyond what displays and SPICE clients show.
 pub const MAX_FPS: f64 = 1000.0;
+/// Highest bit rate that can be asked for: what `x264enc` takes, rounded down.
+pub const MAX_BITRATE_KBPS: u32 = 2_000_000;
 
 /// What an encoder is asked to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,49 @@ impl EncoderSettings {
     /// Name of the element that will be used.
     pub fn element(&self) -> &str {
         self.element.as_deref().unwrap_or_else(|| default_element(self.codec))
+    }
+
+    /// The same with other rates.
+    ///
+    /// # Errors
+    /// They are out of range, or the bit rate is held by a property in [`EncoderSettings::set`].
+    pub fn with(&self, rates: Rates) -> Result<Self, EncodeError> {
+        let Rates { fps, bitrate_kbps } = rates;
+        let settings = Self { fps, bitrate_kbps, ..self.clone() };
+        settings.check_ranges()?;
+        if bitrate_kbps != self.bitrate_kbps
+            && let Some((property, value)) =
+                self.set.iter().find(|(name, _)| catalogue::steers_rate(self.element(), name))
+        {
+            return Err(EncodeError::Held { property: property.clone(), value: value.clone() });
+        }
+        Ok(settings)
+    }
+
+    /// Its rates.
+    pub fn rates(&self) -> Rates {
+        Rates { fps: self.fps, bitrate_kbps: self.bitrate_kbps }
+    }
+
+    /// Whether a running [`Encoder`] can change its bit rate; another must be opened anew.
+    pub fn is_live(&self) -> bool {
+        catalogue::is_live(self.element())
+    }
+
+    fn check_ranges(&self) -> Result<(), EncodeError> {
+        if !(self.fps > 0.0 && self.fps <= MAX_FPS) {
+            let (value, expected) = (self.fps.to_string(), format!("a number above 0, up to {MAX_FPS}"));
+            return Err(EncodeError::Setting { what: "frame rate", value, expected });
+        }
+        for (what, value, most) in
+            [("bit rate", self.bitrate_kbps, MAX_BITRATE_KBPS), ("gop", self.gop, 1_000_000)]
+        {
+            if value == 0 || value > most {
+                let (value, expected) = (value.to_string(), format!("1 to {most}"));
+                return Err(EncodeError::Setting { what, value, expected });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +138,20 @@ pub enum EncodeError {
         value: String,
         /// What it may be.
         expected: String,
+    },
+    /// A raw property decides instead.
+    #[error("the bit rate is held by --set {property}={value}: leave that out to change it")]
+    Held {
+        /// The property.
+        property: String,
+        /// Its value.
+        value: String,
+    },
+    /// The element keeps the bit rate that it began with.
+    #[error("encoder {element} does not change its bit rate while it runs")]
+    Fixed {
+        /// The element.
+        element: String,
     },
     /// No such property.
     #[error("encoder {element} has no property '{property}': did you mean '{nearest}'?")]
@@ -153,6 +212,23 @@ pub struct InForce {
     pub versions: BTreeMap<String, String>,
 }
 
+impl InForce {
+    /// Bit rate in force, kilobits a second; `None` for an element that has none of its own, or an unknown one.
+    pub fn bitrate_kbps(&self, element: &str) -> Option<f64> {
+        let (property, unit) = catalogue::bitrate(element)?;
+        Some(self.properties.get(property)?.parse::<f64>().ok()? * unit / 1000.0)
+    }
+}
+
+/// Settings that can be changed while frames go in.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// As [`EncoderSettings::fps`].
+    pub fps: f64,
+    /// As [`EncoderSettings::bitrate_kbps`].
+    pub bitrate_kbps: u32,
+}
+
 /// Every known encoder and whether it is installed.
 ///
 /// # Errors
@@ -191,18 +267,7 @@ fn init() -> Result<(), EncodeError> {
 
 fn make(settings: &EncoderSettings) -> Result<gst::Element, EncodeError> {
     let name = settings.element();
-    if !(settings.fps > 0.0 && settings.fps <= MAX_FPS) {
-        let (value, expected) = (settings.fps.to_string(), format!("a number above 0, up to {MAX_FPS}"));
-        return Err(EncodeError::Setting { what: "frame rate", value, expected });
-    }
-    for (what, value, most) in
-        [("bit rate", settings.bitrate_kbps, 2_000_000), ("gop", settings.gop, 1_000_000)]
-    {
-        if value == 0 || value > most {
-            let (value, expected) = (value.to_string(), format!("1 to {most}"));
-            return Err(EncodeError::Setting { what, value, expected });
-        }
-    }
+    settings.check_ranges()?;
     if let Some(known) = KNOWN.iter().find(|k| k.element == name && k.codec != settings.codec) {
         return Err(EncodeError::WrongCodec {
             element: name.into(),
@@ -243,6 +308,19 @@ fn in_force(element: &gst::Element) -> InForce {
     InForce { properties: properties::read_all(element), versions }
 }
 
+/// Caps of the frames that go in.
+fn raw_caps(settings: &EncoderSettings) -> Result<gst::Caps, EncodeError> {
+    let what = "frame format";
+    let rate = gst::Fraction::new((settings.fps * 1000.0).round().max(1.0) as i32, 1000);
+    let (width, height) = (settings.size.width(), settings.size.height());
+    gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, width, height)
+        .fps(rate)
+        .build()
+        .map_err(EncodeError::gstreamer(what))?
+        .to_caps()
+        .map_err(EncodeError::gstreamer(what))
+}
+
 fn caps_of(codec: Codec) -> gst::Caps {
     let media = match codec {
         Codec::Mjpeg => "image/jpeg",
@@ -260,8 +338,19 @@ fn caps_of(codec: Codec) -> gst::Caps {
     }
 }
 
-/// Numbers of the frames within the encoder, by presentation time, in order.
-type Pending = Arc<Mutex<VecDeque<(gst::ClockTime, u64)>>>;
+/// A frame within the encoder.
+#[derive(Debug)]
+struct Within {
+    at: gst::ClockTime,
+    /// By how much its unit's time may differ: half a period.
+    tolerance: gst::ClockTime,
+    id: u64,
+}
+
+/// Frames within the encoder, in order.
+type Pending = Arc<Mutex<VecDeque<Within>>>;
+/// Shared with the thread on which units come out; `None` where the element has a bit rate of its own.
+type Steering = Arc<Mutex<Option<QualityControl>>>;
 
 /// A running encoder. Units come out on a thread of GStreamer's, through the function given to [`Encoder::open`].
 #[derive(Debug)]
@@ -270,9 +359,11 @@ pub struct Encoder {
     source: gst_app::AppSrc,
     element: gst::Element,
     pending: Pending,
+    steering: Steering,
     settings: EncoderSettings,
-    /// Whether a frame went in.
-    begun: bool,
+    /// Number and time of the frame from which the present rate counts; the next one once it has changed.
+    base: Option<(u64, f64)>,
+    last: Option<(u64, f64)>,
 }
 
 /// What an encoder tells its owner, from a thread of its own.
@@ -295,16 +386,7 @@ impl Encoder {
     ) -> Result<Self, EncodeError> {
         init()?;
         let encoder = make(settings)?;
-        let rate = gst::Fraction::new((settings.fps * 1000.0).round().max(1.0) as i32, 1000);
-        let info = gst_video::VideoInfo::builder(
-            gst_video::VideoFormat::Bgrx,
-            settings.size.width(),
-            settings.size.height(),
-        )
-        .fps(rate)
-        .build()
-        .map_err(EncodeError::gstreamer("frame format"))?;
-        let caps = info.to_caps().map_err(EncodeError::gstreamer("frame format"))?;
+        let caps = raw_caps(settings)?;
         let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).is_live(true).build();
         let convert = element("videoconvert").map_err(base_package)?;
         // 4:2:0 for every codec: what decoders everywhere take, and the same work for each.
@@ -324,12 +406,52 @@ impl Encoder {
         let pending: Pending = Arc::default();
         let on_output = Arc::new(on_output);
         listen(&pipeline, Arc::clone(&on_output));
-        deliver(&sink, &encoder, settings, Arc::clone(&pending), on_output);
+        let steered =
+            settings.element() == "jpegenc" && !settings.set.iter().any(|(name, _)| name == "quality");
+        let control = steered.then(|| QualityControl::new(settings.bitrate_kbps, settings.fps));
+        let steering = Arc::new(Mutex::new(control));
+        deliver(&sink, &encoder, Arc::clone(&steering), Arc::clone(&pending), on_output);
         if pipeline.set_state(gst::State::Playing).is_err() {
             let _ = pipeline.set_state(gst::State::Null);
             return Err(EncodeError::Gstreamer { what: "starting the encoder", reason: "it refused".into() });
         }
-        Ok(Self { pipeline, source, element: encoder, pending, settings: settings.clone(), begun: false })
+        let (settings, base, last) = (settings.clone(), Some((0, 0.0)), None);
+        Ok(Self { pipeline, source, element: encoder, pending, steering, settings, base, last })
+    }
+
+    /// Changes rates from the next frame on. Another frame rate makes most elements begin anew, with a keyframe.
+    ///
+    /// # Errors
+    /// The rates do not fit, or the element cannot change them ([`EncoderSettings::is_live`]); nothing is changed then.
+    pub fn change(&mut self, rates: Rates) -> Result<(), EncodeError> {
+        let settings = self.settings.with(rates)?;
+        if rates.bitrate_kbps != self.settings.bitrate_kbps {
+            if !settings.is_live() {
+                return Err(EncodeError::Fixed { element: settings.element().into() });
+            }
+            for (property, value) in catalogue::rate_properties(&settings) {
+                properties::set(&self.element, property, &value)?;
+            }
+        }
+        if rates.fps != self.settings.fps {
+            self.source.set_caps(Some(&raw_caps(&settings)?));
+            self.base = None;
+        }
+        if let Some(control) = self.steering.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            control.aim(rates.bitrate_kbps, rates.fps);
+        }
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Time of a frame at the nominal rate, ns; unbroken where the rate has changed.
+    fn time(&mut self, id: u64) -> f64 {
+        let period = 1e9 / self.settings.fps;
+        let last = self.last;
+        let base = *self.base.get_or_insert_with(|| (id, last.map_or(0.0, |(_, at)| at + period)));
+        let at = base.1 + (id - base.0) as f64 * period;
+        self.last = Some((id, at));
+        at
     }
 
     /// Hands one frame over; returns before it is encoded. `id` is the number of the tick that the frame is of: it is
@@ -343,11 +465,12 @@ impl Encoder {
         force_keyframe: bool,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), EncodeError> {
-        let at = gst::ClockTime::from_nseconds((id as f64 * 1e9 / self.settings.fps).round() as u64);
+        let begun = self.last.is_some();
+        let at = gst::ClockTime::from_nseconds(self.time(id).round() as u64);
         let failed = |reason: String| EncodeError::Gstreamer { what: "handing a frame over", reason };
         // The first frame is a keyframe anyway, and GStreamer 1.22 refuses every later request after one for the first
         // frame of x264enc: it notes it at the encoder's shifted time, 1000 hours ahead.
-        if force_keyframe && self.begun {
+        if force_keyframe && begun {
             // With its time, so that a frame still in the queue before this one is left as it is.
             let event =
                 gst_video::UpstreamForceKeyUnitEvent::builder().running_time(at).all_headers(true).build();
@@ -364,8 +487,9 @@ impl Encoder {
             let mut map = buffer.map_writable().map_err(|e| failed(e.message.to_string()))?;
             fill(&mut map);
         }
-        self.begun = true;
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push_back((at, id));
+        let tolerance = gst::ClockTime::from_nseconds((0.5e9 / self.settings.fps) as u64);
+        let within = Within { at, tolerance, id };
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push_back(within);
         self.source.push_buffer(buffer).map_err(|flow| failed(format!("{flow:?}")))?;
         Ok(())
     }
@@ -407,26 +531,27 @@ fn listen(pipeline: &gst::Pipeline, on_output: Arc<impl Fn(Output) + Send + Sync
 fn deliver(
     sink: &gst_app::AppSink,
     encoder: &gst::Element,
-    settings: &EncoderSettings,
+    steering: Steering,
     pending: Pending,
     on_output: Arc<impl Fn(Output) + Send + Sync + 'static>,
 ) {
-    let steered = settings.element() == "jpegenc" && !settings.set.iter().any(|(name, _)| name == "quality");
-    let mut control = steered.then(|| QualityControl::new(settings.bitrate_kbps, settings.fps));
     let encoder = encoder.downgrade();
-    let half_period = gst::ClockTime::from_nseconds((0.5e9 / settings.fps) as u64);
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?.to_vec();
-            if let (Some(control), Some(encoder)) = (&mut control, encoder.upgrade()) {
-                encoder.set_property("quality", control.next(data.len()));
+            let quality = {
+                let mut steering = steering.lock().unwrap_or_else(PoisonError::into_inner);
+                steering.as_mut().map(|control| control.next(data.len()))
+            };
+            if let (Some(quality), Some(encoder)) = (quality, encoder.upgrade()) {
+                encoder.set_property("quality", quality);
             }
             // In running time: x264enc shifts its time stamps by 1000 hours, and its segment with them.
             let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
             let at = buffer.pts().map(|pts| segment.and_then(|s| s.to_running_time(pts)).unwrap_or(pts));
-            let Some(id) = take(&pending, at, half_period) else { return Ok(gst::FlowSuccess::Ok) };
+            let Some(id) = take(&pending, at) else { return Ok(gst::FlowSuccess::Ok) };
             let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
             on_output(Output::Unit(Unit { id, keyframe, data }));
             Ok(gst::FlowSuccess::Ok)
@@ -437,12 +562,12 @@ fn deliver(
 
 /// The number of the frame shown at `at`, give or take the encoder's rounding; those before it gave no unit and are
 /// forgotten.
-fn take(pending: &Pending, at: Option<gst::ClockTime>, tolerance: gst::ClockTime) -> Option<u64> {
+fn take(pending: &Pending, at: Option<gst::ClockTime>) -> Option<u64> {
     let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
     let position = match at {
-        Some(at) => pending.iter().position(|(pts, _)| *pts + tolerance >= at).unwrap_or(0),
+        Some(at) => pending.iter().position(|within| within.at + within.tolerance >= at).unwrap_or(0),
         None => 0,
     };
     pending.drain(..position);
-    pending.pop_front().map(|(_, id)| id)
+    pending.pop_front().map(|within| within.id)
 }

@@ -15,6 +15,10 @@ pub struct Ticker {
     start: Nanos,
     rate: f64,
     next: u64,
+    /// The tick from which the present rate counts, and when it is due after the start.
+    base: (u64, Nanos),
+    /// When the last tick was due after the start.
+    last: Option<Nanos>,
 }
 
 /// A tick that has come.
@@ -36,7 +40,8 @@ impl Ticker {
     pub fn start(rate: f64) -> Result<Self, Errno> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let ticker = Self { timer, start: MonotonicClock.now(), rate, next: 0 };
+        let ticker =
+            Self { timer, start: MonotonicClock.now(), rate, next: 0, base: (0, Nanos::ZERO), last: None };
         ticker.arm()?;
         Ok(ticker)
     }
@@ -46,25 +51,47 @@ impl Ticker {
         self.start
     }
 
+    /// The present rate, in Hz.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
     /// The tick that has come, if one has; of several the last. Arms the timer for the one after it.
     ///
     /// # Errors
     /// The timer broke.
     pub fn take(&mut self) -> Result<Option<Tick>, Errno> {
         let now = MonotonicClock.now();
-        if now < self.start + due(self.next, self.rate) {
+        if now < self.start + self.due(self.next) {
             return Ok(None);
         }
-        let number = last_due(now - self.start, self.rate, self.next);
-        let tick = Tick { number, at: due(number, self.rate), missed: number - self.next };
+        let (first, at) = self.base;
+        let number = first + last_due(now - self.start - at, self.rate, self.next - first);
+        let tick = Tick { number, at: self.due(number), missed: number - self.next };
         self.next = number + 1;
+        self.last = Some(tick.at);
         self.arm()?;
         Ok(Some(tick))
     }
 
+    /// Another rate, in Hz: the next tick is due a new period after the last one, or at once when that is over.
+    ///
+    /// # Errors
+    /// The timer broke.
+    pub fn set_rate(&mut self, rate: f64) -> Result<(), Errno> {
+        let elapsed = MonotonicClock.now() - self.start;
+        let at = self.last.map_or(elapsed, |last| (last + due(1, rate)).max(elapsed));
+        (self.base, self.rate) = ((self.next, at), rate);
+        self.arm()
+    }
+
+    fn due(&self, number: u64) -> Nanos {
+        self.base.1 + due(number - self.base.0, self.rate)
+    }
+
     fn arm(&self) -> Result<(), Errno> {
         // Zero would disarm the timer.
-        let at = (self.start + due(self.next, self.rate)).0.max(1);
+        let at = (self.start + self.due(self.next)).0.max(1);
         let value = Timespec { tv_sec: at / 1_000_000_000, tv_nsec: at % 1_000_000_000 };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
@@ -109,6 +136,30 @@ mod tests {
                     assert_eq!(last_due(at - Nanos(2), rate, 0), number - 1);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn another_rate_goes_on_from_the_last_tick() {
+        let mut ticker = Ticker::start(1000.0).unwrap();
+        let next = |ticker: &mut Ticker| loop {
+            let mut fds = [rustix::event::PollFd::new(ticker, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, None).unwrap();
+            if let Some(tick) = ticker.take().unwrap() {
+                break tick;
+            }
+        };
+        let mut last = next(&mut ticker);
+        for rate in [100.0, 0.001, 100.0, 500.0] {
+            ticker.set_rate(rate).unwrap();
+            if rate < 1.0 {
+                assert_eq!(ticker.take().unwrap(), None, "the next is far away");
+                continue;
+            }
+            let tick = next(&mut ticker);
+            assert_eq!(tick.number, last.number + 1 + tick.missed);
+            assert!(tick.at - last.at >= due(1, rate), "{rate}: {tick:?} after {last:?}");
+            last = tick;
         }
     }
 

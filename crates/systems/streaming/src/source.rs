@@ -109,9 +109,10 @@ pub enum SourceError {
         /// The display's height.
         height: u32,
     },
-    /// The display has become smaller than the stream.
+    /// The display has become smaller than the stream, or all of it is wanted and it has another size.
     #[error(
-        "display '{display}' became {width}x{height}, smaller than the stream's {size}: start again with a smaller --size"
+        "display '{display}' became {width}x{height} during a stream of {size}: start again with a smaller --size, or \
+         without --size to follow it"
     )]
     Resized {
         /// Name.

@@ -27,7 +27,7 @@ pub use process::run;
 pub use wire::WireError;
 use wire::{Configure, Failure, Inbox, Message};
 
-use crate::encode::{EncoderSettings, InForce, Unit};
+use crate::encode::{EncodeError, EncoderSettings, InForce, Rates, Unit};
 use crate::frame::FramePool;
 use crate::memory::MemoryError;
 
@@ -55,8 +55,10 @@ pub struct Launch {
 /// What happened in the worker.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// It takes frames now; what it reads back from the encoder.
+    /// It takes frames now, or has changed its rates ([`Worker::change`]); what it reads back from the encoder.
     Ready(InForce),
+    /// It has not changed its rates, and why; it goes on as before.
+    Refused(String),
     /// A frame is encoded.
     Unit(Unit),
     /// It died, and is being started again; frames within it are lost. The reason is for people.
@@ -108,6 +110,17 @@ pub enum WorkerError {
     },
 }
 
+/// Why rates were not changed.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// They do not fit.
+    #[error(transparent)]
+    Rates(#[from] EncodeError),
+    /// No process can be started for them.
+    #[error("encoder's process cannot be started")]
+    Start(#[source] io::Error),
+}
+
 struct Running {
     child: Child,
     socket: UnixStream,
@@ -124,6 +137,8 @@ pub struct Worker {
     pool: FramePool,
     running: Running,
     deaths: VecDeque<Nanos>,
+    /// Settings before a change that the encoder has not answered.
+    before: Option<EncoderSettings>,
 }
 
 impl Worker {
@@ -134,7 +149,7 @@ impl Worker {
     pub fn start(launch: Launch, settings: EncoderSettings) -> Result<Self, WorkerError> {
         let pool = FramePool::new(settings.size, SLOTS)?;
         let running = Running::start(&launch, &settings, &pool).map_err(WorkerError::Start)?;
-        Ok(Self { launch, settings, pool, running, deaths: VecDeque::new() })
+        Ok(Self { launch, settings, pool, running, deaths: VecDeque::new(), before: None })
     }
 
     /// The frames' pool, for a source to write to.
@@ -150,6 +165,40 @@ impl Worker {
     /// Frames handed over whose unit has not come.
     pub fn in_flight(&self) -> usize {
         self.running.in_flight.len()
+    }
+
+    /// What the encoder is asked to do at present.
+    pub fn settings(&self) -> &EncoderSettings {
+        &self.settings
+    }
+
+    /// Whether a change has not been answered; there may be no other meanwhile.
+    pub fn is_changing(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Asks for other rates; the answer is [`WorkerEvent::Ready`] or [`WorkerEvent::Refused`]. True when the encoder must
+    /// be started anew for it: frames within it are lost, and its next one is a keyframe.
+    ///
+    /// # Errors
+    /// The rates do not fit; nothing is changed.
+    ///
+    /// # Panics
+    /// A change is under way, see [`Worker::is_changing`].
+    pub fn change(&mut self, rates: Rates) -> Result<bool, ChangeError> {
+        assert!(!self.is_changing(), "one change at a time");
+        let settings = self.settings.with(rates)?;
+        // An encoder that is still starting would take the order for garbage.
+        let live =
+            self.running.ready && (settings.is_live() || rates.bitrate_kbps == self.settings.bitrate_kbps);
+        if live {
+            // As with frames: a worker that is gone is noticed by `receive`, and the next one has the new settings.
+            let _ = self.running.socket.write_all(&Message::Change(rates).encode());
+        } else {
+            self.running = Running::start(&self.launch, &settings, &self.pool).map_err(ChangeError::Start)?;
+        }
+        self.before = Some(std::mem::replace(&mut self.settings, settings));
+        Ok(!live)
     }
 
     /// A slot that the guest may write to now, if the encoder could take its frame at once.
@@ -208,8 +257,9 @@ impl Worker {
 
     fn understand(&mut self, message: Message, now: Nanos) -> Result<Option<WorkerEvent>, WorkerError> {
         match message {
-            Message::Ready(in_force) if !self.running.ready => {
+            Message::Ready(in_force) if !self.running.ready || self.is_changing() => {
                 self.running.ready = true;
+                self.before = None;
                 Ok(Some(WorkerEvent::Ready(in_force)))
             }
             Message::Unit(unit) => {
@@ -222,6 +272,17 @@ impl Worker {
                 // Units come in order: frames before this one have none.
                 self.running.in_flight.drain(..=position);
                 Ok(Some(WorkerEvent::Unit(unit)))
+            }
+            Message::Failed(Failure { reason, usage: true, .. }) if self.is_changing() => {
+                if let Some(before) = self.before.take() {
+                    self.settings = before;
+                }
+                if !self.running.ready {
+                    let (launch, settings) = (&self.launch, &self.settings);
+                    self.running =
+                        Running::start(launch, settings, &self.pool).map_err(WorkerError::Start)?;
+                }
+                Ok(Some(WorkerEvent::Refused(reason)))
             }
             Message::Failed(Failure { reason, missing, usage }) => {
                 Err(WorkerError::Encoder { reason, missing, usage })

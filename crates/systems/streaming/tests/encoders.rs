@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use streaming::codec::Codec;
-use streaming::encode::{EncodeError, Encoder, EncoderSettings, Output, Unit, check, encoders};
+use streaming::encode::{EncodeError, Encoder, EncoderSettings, Output, Rates, Unit, check, encoders};
 use streaming::frame::FrameSize;
 use streaming::scene::{Painter, Scene, TICKS_PER_SECOND};
 
@@ -139,6 +139,57 @@ fn the_bit_rate_is_about_what_was_asked_for() {
         }
         assert!(rates[1] > rates[0] * 1.5, "{element}: {rates:?}");
     }
+}
+
+#[test]
+fn rates_are_changed_while_frames_go_in() {
+    for (codec, element) in installed() {
+        let settings = EncoderSettings { gop: 1000, ..settings(codec, element) };
+        let mut run = Run::start(&settings, Scene::Video);
+        // Frames 15 and later of each stretch: the rate control has settled.
+        let stretch = |run: &mut Run, first: u64| -> f64 {
+            let sizes: Vec<_> = (first..first + 45).map(|id| run.encode(id, false).data.len()).collect();
+            sizes[15..].iter().sum::<usize>() as f64 * 8.0 / 30.0 / 1000.0
+        };
+        let before = stretch(&mut run, 0);
+        let changed = run.encoder.change(Rates { bitrate_kbps: 500, fps: 30.0 });
+        assert_eq!(changed.is_ok(), settings.is_live(), "{element}");
+        if changed.is_ok() {
+            let after = stretch(&mut run, 45);
+            eprintln!("{element}: {before:.1} kbit a frame, then {after:.1}");
+            assert!(after < before * 0.6, "{element}: {before} kbit a frame, then {after}");
+            assert!(
+                run.encoder.in_force().bitrate_kbps(element).is_none_or(|kbps| kbps == 500.0),
+                "{element}"
+            );
+        }
+        // Another frame rate, which every element takes: the numbers stay, and each frame has its unit.
+        let kbps = if settings.is_live() { 500 } else { settings.bitrate_kbps };
+        for (fps, ids) in [(10.0, 180..200), (60.0, 200..220), (0.5, 220..224)] {
+            run.encoder.change(Rates { bitrate_kbps: kbps, fps }).unwrap();
+            for id in ids {
+                assert_eq!(run.encode(id, id % 7 == 0).id, id, "{element} at {fps} Hz");
+            }
+        }
+    }
+}
+
+#[test]
+fn rates_out_of_range_or_held_by_a_property_are_refused() {
+    let mut settings = settings(Codec::Vp8, "vp8enc");
+    let rates = settings.rates();
+    for (rates, expected) in [
+        (Rates { bitrate_kbps: 0, ..rates }, "1 to 2000000"),
+        (Rates { fps: 0.0, ..rates }, "above 0, up to 1000"),
+        (Rates { fps: f64::NAN, ..rates }, "above 0, up to 1000"),
+    ] {
+        let error = settings.with(rates).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains(expected), "{error}");
+    }
+    settings.set = vec![("target-bitrate".into(), "300000".into())];
+    let error = settings.with(Rates { bitrate_kbps: 500, ..rates }).unwrap_err();
+    assert!(error.to_string().contains("held by --set target-bitrate=300000"), "{error}");
+    assert!(settings.with(Rates { fps: 5.0, ..rates }).is_ok());
 }
 
 #[test]

@@ -53,6 +53,36 @@ pub fn package_of(element: &str) -> Option<&'static str> {
     KNOWN.iter().find(|k| k.element == element).map(|k| k.package)
 }
 
+/// The property that holds an element's bit rate, and its unit in bits a second.
+pub(super) fn bitrate(element: &str) -> Option<(&'static str, f64)> {
+    match element {
+        "x264enc" | "x265enc" => Some(("bitrate", 1000.0)),
+        "openh264enc" => Some(("bitrate", 1.0)),
+        "vp8enc" | "vp9enc" => Some(("target-bitrate", 1.0)),
+        _ => None,
+    }
+}
+
+/// Whether an element follows another bit rate while it plays. `x265enc` says so, but its buffer model, without which
+/// the rate is not kept, is fixed when it starts; of an unknown element nothing is known.
+pub(super) fn is_live(element: &str) -> bool {
+    matches!(element, "x264enc" | "openh264enc" | "vp8enc" | "vp9enc" | "jpegenc")
+}
+
+/// Whether a property of the element, set by a person, decides its bit rate.
+pub(super) fn steers_rate(element: &str, property: &str) -> bool {
+    let own = bitrate(element).map_or("quality", |(name, _)| name);
+    property == own || (element == "x265enc" && property == "option-string")
+}
+
+/// Those of [`defaults`] that hold the bit rate.
+pub(super) fn rate_properties(settings: &EncoderSettings) -> Vec<(&'static str, String)> {
+    let Some((property, _)) = bitrate(settings.element()) else { return Vec::new() };
+    let mut all = defaults(settings.element(), settings);
+    all.retain(|(name, _)| *name == property);
+    all
+}
+
 /// Low-latency settings as property and value, in the element's own units. What the person sets comes after these.
 ///
 /// Common rules: no B-frames and no lookahead (a unit comes out for each frame that goes in), constant bit rate, and

@@ -20,7 +20,14 @@ pub(super) struct QualityControl {
 
 impl QualityControl {
     pub(super) fn new(bitrate_kbps: u32, fps: f64) -> Self {
-        Self { quality: f64::from(START), target_bytes: (f64::from(bitrate_kbps) * 125.0 / fps).max(1.0) }
+        let mut control = Self { quality: f64::from(START), target_bytes: 1.0 };
+        control.aim(bitrate_kbps, fps);
+        control
+    }
+
+    /// Other rates, from the next frame on.
+    pub(super) fn aim(&mut self, bitrate_kbps: u32, fps: f64) {
+        self.target_bytes = (f64::from(bitrate_kbps) * 125.0 / fps).max(1.0);
     }
 
     /// The quality for the next frame, the last one having had `bytes`.

@@ -4,8 +4,9 @@ use std::os::fd::OwnedFd;
 
 use units::Nanos;
 use x11rb::connection::{Connection, RequestConnection};
+use x11rb::protocol::Event;
 use x11rb::protocol::shm::{self, ConnectionExt as _};
-use x11rb::protocol::xproto::{ConnectionExt as _, ImageOrder, Screen};
+use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _, EventMask, ImageOrder, Screen};
 use x11rb::reexports::x11rb_protocol::parse_display::parse_display;
 use x11rb::rust_connection::RustConnection;
 
@@ -21,11 +22,14 @@ pub struct X11Source {
     display: String,
     root: u32,
     size: FrameSize,
+    /// All of the display is wanted, whatever size it takes.
+    whole: bool,
     segment: Option<shm::Seg>,
 }
 
 impl X11Source {
-    /// Connects to `display` (for instance `:99`) and captures `size` of it, or all of it.
+    /// Connects to `display` (for instance `:99`) and captures `size` of it, or all of it: a capture then fails with
+    /// [`SourceError::Resized`] as soon as the display has another size.
     ///
     /// # Errors
     /// The display cannot be reached, or cannot be captured in the format or size.
@@ -35,17 +39,27 @@ impl X11Source {
             display: display.into(),
             reason: format!("it has no screen {screen}"),
         })?;
-        let (root, width, height) = check_format(&connection, root, display)?;
+        let (root, mut width, mut height) = check_format(&connection, root, display)?;
+        let whole = size.is_none();
+        let refuse = |reason: String| SourceError::Display { display: display.into(), reason };
+        if whole {
+            let events = ChangeWindowAttributesAux::new().event_mask(EventMask::STRUCTURE_NOTIFY);
+            let asked = connection.change_window_attributes(root, &events);
+            asked.map_err(|e| refuse(e.to_string()))?.check().map_err(|e| refuse(e.to_string()))?;
+            // From here on nothing is missed.
+            let geometry = connection.get_geometry(root).map_err(|e| refuse(e.to_string()))?;
+            let geometry = geometry.reply().map_err(|e| refuse(e.to_string()))?;
+            (width, height) = (geometry.width.into(), geometry.height.into());
+        }
         let size = match size {
             Some(size) => size,
             // The largest even size: chroma is at half resolution.
-            None => FrameSize::new(width & !1, height & !1)
-                .map_err(|e| SourceError::Display { display: display.into(), reason: e.to_string() })?,
+            None => FrameSize::new(width & !1, height & !1).map_err(|e| refuse(e.to_string()))?,
         };
         if size.width() > width || size.height() > height {
             return Err(SourceError::TooLarge { display: display.into(), size, width, height });
         }
-        Ok(Self { connection, display: display.into(), root, size, segment: None })
+        Ok(Self { connection, display: display.into(), root, size, whole, segment: None })
     }
 
     fn lost(&self, reason: impl ToString) -> SourceError {
@@ -67,15 +81,31 @@ impl X11Source {
         let geometry = self.connection.get_geometry(self.root).ok().and_then(|cookie| cookie.reply().ok());
         match geometry {
             Some(g) if u32::from(g.width) < self.size.width() || u32::from(g.height) < self.size.height() => {
-                SourceError::Resized {
-                    display: self.display.clone(),
-                    size: self.size,
-                    width: g.width.into(),
-                    height: g.height.into(),
-                }
+                self.resized(g.width, g.height)
             }
             _ => self.lost(error),
         }
+    }
+
+    fn resized(&self, width: u16, height: u16) -> SourceError {
+        let (display, size) = (self.display.clone(), self.size);
+        SourceError::Resized { display, size, width: width.into(), height: height.into() }
+    }
+
+    /// Looks whether all of the display is another size than before.
+    fn follow(&self) -> Result<(), SourceError> {
+        while self.whole
+            && let Some(event) = self.connection.poll_for_event().map_err(|e| self.lost(e))?
+        {
+            if let Event::ConfigureNotify(event) = event
+                && event.window == self.root
+                && (event.width & !1, event.height & !1)
+                    != (self.size.width() as u16, self.size.height() as u16)
+            {
+                return Err(self.resized(event.width, event.height));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,6 +115,7 @@ impl Source for X11Source {
     }
 
     fn capture(&mut self, pool: &mut FramePool, slot: usize, _at: Nanos) -> Result<(), SourceError> {
+        self.follow()?;
         let segment = self.attach(pool)?;
         let offset = u32::try_from(pool.offset(slot)).map_err(|_| self.lost("pool is beyond 4 GiB"))?;
         let (width, height) = (self.size.width() as u16, self.size.height() as u16);

@@ -51,15 +51,20 @@ fn serve(mut socket: UnixStream) -> Result<(), String> {
     say(&writer, &Message::Ready(encoder.in_force()));
     loop {
         while let Some(message) = inbox.next().map_err(|e| e.to_string())? {
-            let Message::Frame { slot, id, force_keyframe } = message else {
-                return Err("the guest said something unexpected".into());
+            let done = match message {
+                Message::Frame { slot, id, force_keyframe } => {
+                    let slot = slot as usize;
+                    if slot >= pool.slots() {
+                        return Err(format!("the guest named slot {slot}"));
+                    }
+                    encoder.push(id, force_keyframe, |frame| pool.read(slot, frame))
+                }
+                Message::Change(rates) => {
+                    encoder.change(rates).inspect(|()| say(&writer, &Message::Ready(encoder.in_force())))
+                }
+                _ => return Err("the guest said something unexpected".into()),
             };
-            let slot = slot as usize;
-            if slot >= pool.slots() {
-                return Err(format!("the guest named slot {slot}"));
-            }
-            let pushed = encoder.push(id, force_keyframe, |frame| pool.read(slot, frame));
-            if let Err(error) = pushed {
+            if let Err(error) = done {
                 say(&writer, &Message::Failed(failure(&error)));
             }
         }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::encode::{EncoderSettings, InForce, Unit};
+use crate::encode::{EncoderSettings, InForce, Rates, Unit};
 use crate::frame::FrameSize;
 
 /// Largest access unit: what one DATA message of the stream device may carry (`spice/stream-device.h` users cap it
@@ -22,6 +22,7 @@ const FRAME: u8 = 2;
 const READY: u8 = 3;
 const UNIT: u8 = 4;
 const FAILED: u8 = 5;
+const CHANGE: u8 = 6;
 
 /// What the guest says first, together with the descriptor of the frame pool.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +44,13 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) enum Message {
     Configure(Box<Configure>),
-    Frame { slot: u32, id: u64, force_keyframe: bool },
+    Frame {
+        slot: u32,
+        id: u64,
+        force_keyframe: bool,
+    },
+    /// From the guest; answered with `Ready` or `Failed`.
+    Change(Rates),
     Ready(InForce),
     Unit(Unit),
     Failed(Failure),
@@ -79,6 +86,10 @@ impl Message {
                 out.push((*force_keyframe).into());
                 FRAME
             }
+            Self::Change(rates) => {
+                json(&mut out, serde_json::to_vec(rates));
+                CHANGE
+            }
             Self::Ready(in_force) => {
                 json(&mut out, serde_json::to_vec(in_force));
                 READY
@@ -106,6 +117,7 @@ impl Message {
         match (kind, payload) {
             (CONFIGURE, _) => Ok(Self::Configure(serde_json::from_slice(payload).map_err(from_json)?)),
             (READY, _) => Ok(Self::Ready(serde_json::from_slice(payload).map_err(from_json)?)),
+            (CHANGE, _) => Ok(Self::Change(serde_json::from_slice(payload).map_err(from_json)?)),
             (FAILED, _) => Ok(Self::Failed(serde_json::from_slice(payload).map_err(from_json)?)),
             (FRAME, [s0, s1, s2, s3, id @ .., flag @ (0 | 1)]) => Ok(Self::Frame {
                 slot: u32::from_le_bytes([*s0, *s1, *s2, *s3]),
@@ -123,7 +135,7 @@ impl Message {
                     data: data.to_vec(),
                 }))
             }
-            (CONFIGURE..=FAILED, _) => Err(garbled),
+            (CONFIGURE..=CHANGE, _) => Err(garbled),
             (other, _) => Err(WireError::Type(other)),
         }
     }
@@ -161,7 +173,7 @@ impl Inbox {
         let most = match kind {
             UNIT => MAX_UNIT + 10,
             FRAME => 14,
-            CONFIGURE | READY | FAILED => MAX_TEXT,
+            CONFIGURE | READY | FAILED | CHANGE => MAX_TEXT,
             other => return Err(WireError::Type(other)),
         };
         if length == 0 || length > most {
