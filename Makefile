@@ -36,8 +36,8 @@ agent-static:
 	@echo "target/static/triptych-agent: static, $$(stat -c %s target/static/triptych-agent) bytes"
 
 lint:
-	@scripts/tools
 	cargo fmt --all --check
+	@scripts/tools
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo xtask deps
 	cargo deny --log-level error check bans licenses sources

@@ -317,7 +317,8 @@ impl Import {
             } else {
                 format!("; {}", survey.notes.join("; "))
             };
-            let name = |r: &ImportedRun| r.source.file_name().unwrap_or(r.source.as_os_str()).display().to_string();
+            let name =
+                |r: &ImportedRun| r.source.file_name().unwrap_or(r.source.as_os_str()).display().to_string();
             let more = if done.len() > 1 { format!(" and {} more", done.len() - 1) } else { String::new() };
             plan.description = format!("Imported: {}{more}{notes}", done.first().map_or(String::new(), name));
             self.log.title.clone_from(&plan.description);
