@@ -272,3 +272,79 @@ fn what_one_record_left_does_not_go_into_the_next() {
     let oldest = table.i64("t_ns").unwrap()[0];
     assert!(oldest >= begun - 1_000_000_000, "rows of {} ms before", (begun - oldest) / 1_000_000);
 }
+
+/// Emits `rows` rows at once into a ring that holds `room`.
+fn burst(probe: &Probe, table: &str, column: &str, room: usize, rows: u64) {
+    let table = Table::new(table, "a test").column(column, ColumnType::U64, "1", "number");
+    let mut emitter = probe.declare(table, room).unwrap();
+    for i in 0..rows {
+        emitter.emit(MonotonicClock.now(), &[Value::U64(i)]);
+    }
+}
+
+fn await_table(collector: &Collector, table: &str, rows: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while collector.rows(Panel::Guest, table) < rows {
+        assert!(Instant::now() < deadline, "{table} has {} rows", collector.rows(Panel::Guest, table));
+        collector.next_event(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_table_of_the_same_name_and_other_columns_is_recorded_beside_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector(dir.path());
+    let agent = Agent::start(dir.path(), &collector.address().to_string());
+    await_agent(dir.path());
+    let probes = dir.path().join("probes");
+    while collector.next_event(Duration::from_millis(300)).is_some() {}
+    let rings = || std::fs::read_dir(&probes).unwrap().count();
+    let none = rings();
+    for (program, column, table) in
+        [("triptych-client", "decode_ns", "frames"), ("triptych-host", "taken_ns", "triptych-host-frames")]
+    {
+        let probe = Probe::shared_in(&probes, program, "1");
+        burst(&probe, "frames", column, 64, 10);
+        await_table(&collector, table, 10);
+        drop(probe);
+        let deadline = Instant::now() + PATIENCE;
+        while rings() > none {
+            assert!(Instant::now() < deadline, "the ring of {program} is still there");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+    agent.finish();
+    let closed = collector.close(facts()).unwrap();
+    assert_eq!(closed.panels["guest"].lost.values().sum::<u64>(), 0);
+}
+
+#[test]
+fn what_one_record_lost_is_none_of_the_next_ones_losses() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = collector(dir.path());
+    let address = first.address().to_string();
+    let agent = Agent::start(dir.path(), &address);
+    await_agent(dir.path());
+    while first.next_event(Duration::from_millis(300)).is_some() {}
+    let probe = Probe::shared_in(&dir.path().join("probes"), "counter", "1");
+    burst(&probe, "count", "seq", 8, 1000);
+    await_table(&first, "counter-count", 8);
+    let closed = first.close(facts()).unwrap();
+    let lost: u64 = closed.panels["guest"].lost.values().sum();
+    assert!((1..1000).contains(&lost), "{lost} of 1000 rows");
+    // Rings are read on while nobody records.
+    std::thread::park_timeout(Duration::from_millis(600));
+
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let second = Collector::start(CollectorOptions::new(address.parse().unwrap(), other)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(second.next_event(Duration::from_millis(50)), Some(CollectorEvent::Hello { .. })) {
+        assert!(Instant::now() < deadline, "the agent did not come to the second record");
+    }
+    burst(&probe, "more", "seq", 64, 10);
+    await_table(&second, "counter-more", 10);
+    agent.finish();
+    let closed = second.close(facts()).unwrap();
+    assert_eq!(closed.panels["guest"].lost.values().sum::<u64>(), 0, "{:?}", closed.panels["guest"].lost);
+}

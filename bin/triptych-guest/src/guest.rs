@@ -226,6 +226,8 @@ impl<'a> Guest<'a> {
         tracing::info!("the display's size has changed: {text}");
         self.recorder.mark("resolution_changed", &text);
         self.worker = Worker::start(launch(), EncoderSettings { size, ..self.worker.settings().clone() })?;
+        // This tick's frame.
+        self.skipped += 1;
         self.encoder_is_new(text);
         self.announce();
         Ok(())
@@ -389,7 +391,7 @@ impl<'a> Guest<'a> {
         *stream = Stream { first: None, force_keyframe: true, begun: false };
         let size = self.source.size();
         // What was meant for the stream before is of no use to a decoder that starts here.
-        self.outbox.withdraw_frames();
+        self.skipped += self.outbox.withdraw_frames();
         self.outbox.push(&Message::Format { width: size.width(), height: size.height(), codec: self.codec });
     }
 

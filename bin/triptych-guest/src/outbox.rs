@@ -63,9 +63,15 @@ impl Outbox {
         self.0.front().is_some_and(|letter| letter.written > 0)
     }
 
-    /// Takes back the frames of which nothing is written.
-    pub(crate) fn withdraw_frames(&mut self) {
-        self.0.retain(|letter| letter.frame.is_none() || letter.written > 0);
+    /// Takes back the frames of which nothing is written; gives the ticks without a frame that come of it.
+    pub(crate) fn withdraw_frames(&mut self) -> u64 {
+        let mut ticks = 0;
+        self.0.retain(|letter| {
+            let kept = letter.frame.is_none() || letter.written > 0;
+            ticks += if kept { 0 } else { letter.frame.as_ref().map_or(0, |(shot, ..)| 1 + shot.skipped) };
+            kept
+        });
+        ticks
     }
 
     /// Takes back everything of which nothing is written.

@@ -1,7 +1,7 @@
 //! Settings that are changed while the guest streams.
 
 use recording::spec::Level;
-use streaming::encode::{EncoderSettings, InForce, MAX_BITRATE_KBPS, MAX_FPS, Rates};
+use streaming::encode::{EncoderSettings, InForce, MAX_BITRATE_KBPS, MAX_FPS, MIN_FPS, Rates};
 
 /// A setting that can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Live {
     pub(crate) fn range(self) -> String {
         match self {
             Self::Bitrate => format!("0.001 to {} Mbit/s", MAX_BITRATE_KBPS / 1000),
-            Self::Fps => format!("above 0, up to {MAX_FPS} Hz"),
+            Self::Fps => format!("{MIN_FPS} to {MAX_FPS} Hz"),
         }
     }
 
@@ -54,7 +54,7 @@ impl Live {
                     .contains(&kbps)
                     .then_some(Rates { bitrate_kbps: kbps as u32, ..rates })
             }
-            Self::Fps => (number > 0.0 && number <= MAX_FPS).then_some(Rates { fps: number, ..rates }),
+            Self::Fps => (MIN_FPS..=MAX_FPS).contains(&number).then_some(Rates { fps: number, ..rates }),
         });
         changed.ok_or_else(|| format!("{value} is out of range: use {}", self.range()))
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use recording::collector::CONTROL;
 use recording::control::{self, ControlError};
+use recording::hold::is_held;
 use recording::spec::{Level, Panel};
 use recording::{Address, read_token};
 
@@ -108,6 +109,9 @@ impl Where {
 
 /// Address of the collector of the run that is under way.
 fn under_way(study: &Path) -> anyhow::Result<Address> {
+    if !is_held(study) {
+        bail!("no run of {} is under way", study.display());
+    }
     let runs = study.join("runs");
     let folders = fs::read_dir(&runs).with_context(|| format!("cannot read {}", runs.display()))?;
     let mut found: Vec<_> = folders

@@ -34,8 +34,9 @@ pub(crate) fn table(path: &Path, as_json: bool) -> anyhow::Result<Exit> {
 pub(crate) fn run(dir: &Path, as_json: bool) -> anyhow::Result<Exit> {
     let mut facts = read_run(&dir.join("run.toml"))?;
     // A run lies in its study's `runs`.
-    if let Some(study) = fs::canonicalize(dir)?.ancestors().nth(2) {
-        store::break_off(study, &mut facts);
+    let whole = fs::canonicalize(dir)?;
+    if let Some(study) = whole.ancestors().nth(2) {
+        store::break_off(study, &whole, &mut facts);
     }
     let clocks = clocks(dir, &facts);
     let (tables, unreadable) = of_run(dir)?;

@@ -87,18 +87,25 @@ fn disturbances(study: &Study) -> anyhow::Result<Vec<String>> {
             .map(|(id, reasons)| format!("{id} disturbed: {}", reasons.join("; ")))
             .collect());
     }
-    let mut kinds: BTreeMap<(Option<Panel>, String), (usize, f64)> = BTreeMap::new();
+    let mut kinds: BTreeMap<(Option<Panel>, String), (BTreeSet<String>, f64)> = BTreeMap::new();
     for run in study.runs()?.into_iter().filter(|r| r.facts.status == RunStatus::Complete) {
         for d in run.facts.quality.into_iter().filter(|q| q.disturbed).flat_map(|q| q.disturbances) {
-            let kind = kinds.entry((d.panel, d.kind)).or_default();
-            *kind = (kind.0 + 1, kind.1.max(d.share));
+            if store::is_worth_a_flag(&d) {
+                let (runs, share) = kinds.entry((d.panel, d.kind)).or_default();
+                runs.insert(run.facts.id.clone());
+                *share = share.max(d.share);
+            }
         }
     }
-    let line = |((panel, kind), (runs, share)): (&(Option<Panel>, String), &(usize, f64))| {
+    let mut lines = Vec::new();
+    for ((panel, kind), (runs, share)) in &kinds {
         let on = panel.map_or(String::new(), |p| format!(" on {p}"));
-        format!("{runs} runs disturbed: {kind}{on}, up to {:.0} % of the time", share * 100.0)
-    };
-    let mut lines: Vec<_> = kinds.iter().map(line).collect();
+        // Lost rows and clocks that jumped have no share of the time.
+        let timed = !["clock", "lost"].contains(&kind.as_str());
+        let much = if timed { format!(", up to {:.0} % of the time", share * 100.0) } else { String::new() };
+        let plural = if runs.len() == 1 { "run" } else { "runs" };
+        lines.push(format!("{} {plural} disturbed: {kind}{on}{much}", runs.len()));
+    }
     lines.push("the page, and `show --run RUN`, say more of each".into());
     Ok(lines)
 }

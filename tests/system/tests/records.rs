@@ -101,13 +101,19 @@ fn settings_are_changed_while_a_guest_streams_and_the_record_says_when() {
     assert_eq!(record.set(&["fps", "10"]).unwrap(), "fps = 10");
     record.frames_at(10.0, 5);
     let refused = record.set(&["nonsense", "1"]).unwrap_err();
-    assert!(refused.contains("nonsense: it cannot") && refused.contains("fps (above 0"), "{refused}");
+    assert!(refused.contains("nonsense: it cannot") && refused.contains("fps (0.001"), "{refused}");
     let refused = record.set(&["bitrate", "5000"]).unwrap_err();
     assert!(refused.contains("5000 is out of range: use 0.001 to 2000 Mbit/s"), "{refused}");
     assert!(record.set(&["nonsense"]).unwrap_err().contains("it has bitrate, codec"));
     // The next encoder has what was asked for, and not what it began with.
     kill_process(record.bench.processes("encoder-worker")[0], Signal::KILL).unwrap();
-    record.frames_at(10.0, 20);
+    until("another encoder", || {
+        let journal = fs::read_to_string(record.run().join("journal.jsonl")).ok()?;
+        journal.contains("encoder_restarted").then_some(())
+    });
+    let rows = || read_table(&record.run(), "guest.frames").map_or(0, |table| table.rows);
+    let before = rows();
+    until("frames of the other encoder", || (rows() > before + 5).then_some(()));
     assert_eq!(record.set(&["bitrate"]).unwrap(), "bitrate = 2");
 
     record.started.signal(Signal::INT);

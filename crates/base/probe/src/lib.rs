@@ -16,7 +16,7 @@ pub mod reader;
 mod ring;
 mod schema;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use folder::{FOLDER_VARIABLE, default_folder, folder, readers_folder};
@@ -60,9 +60,10 @@ impl Probe {
     }
 
     /// A probe whose rings the machine's agent reads, in the folder that it has made ([`folder`]); disabled when there
-    /// is none, which means that nobody records.
+    /// is none, which means that nobody records, or when this user may not write there.
     pub fn shared(program: &str, version: &str) -> Self {
-        folder().map_or_else(Self::disabled, |dir| Self::shared_in(&dir, program, version))
+        let writable = |dir: &PathBuf| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+        folder().filter(writable).map_or_else(Self::disabled, |dir| Self::shared_in(&dir, program, version))
     }
 
     /// As [`Probe::shared`], in a folder of the caller's choice.

@@ -228,9 +228,6 @@ impl Outbox {
         let same = record == self.record;
         let given_up = if same { 0 } else { next.min(self.next()).saturating_sub(self.first) };
         self.forget(next);
-        if !same && !self.record.is_empty() {
-            self.forget_losses();
-        }
         self.record = record.to_owned();
         self.log(RECORD, record.as_bytes());
         self.log(ACKNOWLEDGED, &self.first.to_le_bytes());
@@ -287,7 +284,8 @@ impl Outbox {
         }
         if let Some(table) = self.tables.get(usize::from(index)) {
             let rows = words.len() / (table.columns.len() + 1);
-            *self.lost.entry(table.name.clone()).or_default() += rows as u64;
+            let name = table.name.clone();
+            self.more_lost(&name, rows as u64);
         }
         None
     }
@@ -302,6 +300,11 @@ impl Outbox {
     pub(crate) fn lost(&mut self, table: &str, rows: u64) {
         let known = self.lost.entry(table.to_owned()).or_default();
         *known = (*known).max(rows);
+    }
+
+    /// Further rows that are lost here.
+    pub(crate) fn more_lost(&mut self, table: &str, rows: u64) {
+        *self.lost.entry(table.to_owned()).or_default() += rows;
     }
 
     /// Tells of lost rows when there are more of them.
@@ -361,12 +364,11 @@ impl Outbox {
     /// The record has ended in order: what comes belongs to none.
     pub(crate) fn end_record(&mut self) {
         self.record.clear();
-        self.forget_losses();
         self.log(RECORD, b"");
     }
 
     /// What one record lost is none of the next one's losses.
-    fn forget_losses(&mut self) {
+    pub(crate) fn forget_losses(&mut self) {
         self.lost.clear();
         self.lost_told = 0;
     }

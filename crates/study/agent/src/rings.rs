@@ -121,9 +121,15 @@ impl Rings {
         }
         let facts = reader.facts();
         let mut table = facts.table.clone();
-        table.name = name_in_record(&facts.program, &table.name, |name| {
+        // What an earlier program with other columns was called is taken, too: it is in the record, or waits for it.
+        let other = |known: &Table, name: &str| {
+            known.name == name && (&known.columns, &known.description) != (&table.columns, &table.description)
+        };
+        let name = name_in_record(&facts.program, &table.name, |name| {
             self.open.iter().any(|ring| ring.table.name == name)
+                || outbox.tables().iter().any(|known| other(known, name))
         });
+        table.name = name;
         Ok(Ring { reader, table, lost_before: 0 })
     }
 
@@ -159,7 +165,7 @@ impl Ring {
         let rows = self.reader.read(|words, position| {
             match outbox.table(table) {
                 Some(index) => outbox.ring_rows(index, words, &path, position),
-                None => outbox.lost(&table.name, (words.len() / (table.columns.len() + 1)) as u64),
+                None => outbox.more_lost(&table.name, (words.len() / (table.columns.len() + 1)) as u64),
             }
             // Before the program may write over them.
             outbox.flush();

@@ -92,6 +92,8 @@ impl<F: Feed> Worker<F> {
             };
             if heard.begins && self.manner == Manner::Persistent {
                 if !recording || self.outbox.record() != record {
+                    // Also what was lost while nobody recorded.
+                    self.outbox.forget_losses();
                     self.feed.begin(&mut self.outbox);
                 }
                 recording = true;

@@ -16,6 +16,6 @@ mod timeline;
 pub use align::{Aligned, align_by_frames};
 pub use error::StoreError;
 pub use joined::{Joined, JoinedSpan, is_relative};
-pub use quality::{quality, reasons};
+pub use quality::{is_worth_a_flag, quality, reasons};
 pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, break_off, list, summarise};
 pub use timeline::{PanelTimeline, Series, Timeline};

@@ -67,7 +67,7 @@ pub(crate) fn is_current(facts: &RunFacts) -> bool {
 }
 
 /// Lost rows, gaps and clocks that jumped make numbers wrong whatever their share of the time; others from [`WORTH`] on.
-fn is_worth_a_flag(disturbance: &Disturbance) -> bool {
+pub fn is_worth_a_flag(disturbance: &Disturbance) -> bool {
     ["clock", "lost", "gap"].contains(&disturbance.kind.as_str()) || disturbance.share >= WORTH
 }
 

@@ -44,7 +44,10 @@ impl Samples {
         if self.is_flag {
             return self.values.iter().sum();
         }
-        let (Some(first), Some(last)) = (self.t_ns.first(), self.t_ns.last()) else { return 0.0 };
+        let (Some(first), Some(last)) = (self.t_ns.first(), self.t_ns.last()) else {
+            let around = self.before.zip(self.after).map(|(before, after)| (after.0 - before.0) as f64);
+            return around.map_or(0.0, |around| (window[1] - window[0]) as f64 / around);
+        };
         let part = |from: i64, to: i64, inside: i64| inside as f64 / (to - from).max(1) as f64;
         let head = self.before.map_or(0.0, |(t, _)| part(t, *first, window[0] - t));
         let tail = self.after.map_or(0.0, |(t, _)| part(*last, t, window[1] - last));
@@ -207,6 +210,8 @@ mod tests {
             let fps = Samples::of(rows, false, window).count(window) / 3.0;
             assert!((fps - 30.0).abs() < 1e-4, "{fps}");
         }
+        let slow = [(-1_000, 0.0), (4_000, 0.0)];
+        assert_eq!(Samples::of(slow.into_iter(), false, [0, 1_000]).count([0, 1_000]), 0.2);
         // A stream that stops in the middle of the window is not made to go on.
         let rows = (0..30).map(|i| (i * 1_000_000_000 / 30, 0.0));
         assert_eq!(Samples::of(rows, false, [0, 3_000_000_000]).count([0, 3_000_000_000]), 30.0);

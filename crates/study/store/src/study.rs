@@ -124,9 +124,14 @@ impl Study {
 
     /// Runs whose facts cannot be read, and why.
     pub fn broken(&self) -> Vec<Broken> {
+        let index = self.index.borrow();
         let read = |id: &String| {
             let path = self.dir.join("runs").join(id).join("run.toml");
-            let error = path.exists().then(|| read_run(&path).err()).flatten()?;
+            let stamp = Stamp::of(&path)?;
+            if index.as_ref().is_some_and(|index| index.get(id, stamp).is_some()) {
+                return None;
+            }
+            let error = read_run(&path).err()?;
             Some(Broken { id: id.clone(), error: error.to_string() })
         };
         self.plan.runs.iter().filter_map(|r| read(&r.id)).collect()
@@ -134,7 +139,7 @@ impl Study {
 
     /// What a run's file does not say of it.
     fn look(&self, run_dir: &Path, facts: &mut RunFacts) {
-        break_off(&self.dir, facts);
+        break_off(&self.dir, run_dir, facts);
         judge(run_dir, facts);
     }
 
@@ -228,9 +233,24 @@ impl Study {
     }
 }
 
-/// A run that was never closed, in a study that nobody holds any more, was broken off.
-pub fn break_off(study_dir: &Path, facts: &mut RunFacts) {
-    if facts.status == RunStatus::Running && !is_held(study_dir) {
+/// A run that was never closed was broken off when nobody holds its study any more, or when another one was begun since:
+/// a study's runs follow one another.
+pub fn break_off(study_dir: &Path, run_dir: &Path, facts: &mut RunFacts) {
+    if facts.status != RunStatus::Running {
+        return;
+    }
+    let begun = |dir: &Path| fs::metadata(dir.join("run.toml")).and_then(|m| m.modified()).ok();
+    let own = begun(run_dir);
+    let others = || fs::read_dir(run_dir.parent()?).ok();
+    let later = || others().into_iter().flatten().flatten().any(|other| begun(&other.path()) > own);
+    if is_held(study_dir) && !later() {
+        return;
+    }
+    // It may have been closed since it was read.
+    if let Ok(now) = read_run(&run_dir.join("run.toml")) {
+        *facts = now;
+    }
+    if facts.status == RunStatus::Running {
         facts.status = RunStatus::Interrupted;
         facts.reason =
             "broken off: triptych was killed, or the machine stopped; what it had written is here".into();

@@ -25,6 +25,8 @@ use crate::frame::FrameSize;
 
 /// Highest frame rate that can be asked for: beyond what displays and SPICE clients show.
 pub const MAX_FPS: f64 = 1000.0;
+/// Lowest frame rate, in Hz.
+pub const MIN_FPS: f64 = 0.001;
 /// Highest bit rate that can be asked for: what `x264enc` takes, rounded down.
 pub const MAX_BITRATE_KBPS: u32 = 2_000_000;
 
@@ -37,7 +39,7 @@ pub struct EncoderSettings {
     pub element: Option<String>,
     /// Size of the frames.
     pub size: FrameSize,
-    /// Frames a second, above 0 up to [`MAX_FPS`].
+    /// Frames a second, [`MIN_FPS`] to [`MAX_FPS`].
     pub fps: f64,
     /// Bit rate aimed at, kilobits (1000) a second.
     pub bitrate_kbps: u32,
@@ -56,11 +58,15 @@ impl EncoderSettings {
     /// The same with other rates.
     ///
     /// # Errors
-    /// They are out of range, or the bit rate is held by a property in [`EncoderSettings::set`].
+    /// They are out of range, the bit rate is held by a property in [`EncoderSettings::set`], or how this element takes one
+    /// is not known.
     pub fn with(&self, rates: Rates) -> Result<Self, EncodeError> {
         let Rates { fps, bitrate_kbps } = rates;
         let settings = Self { fps, bitrate_kbps, ..self.clone() };
         settings.check_ranges()?;
+        if bitrate_kbps != self.bitrate_kbps && !catalogue::has_rate(self.element()) {
+            return Err(EncodeError::Fixed { element: self.element().to_owned() });
+        }
         if bitrate_kbps != self.bitrate_kbps
             && let Some((property, value)) =
                 self.set.iter().find(|(name, _)| catalogue::steers_rate(self.element(), name))
@@ -81,8 +87,8 @@ impl EncoderSettings {
     }
 
     fn check_ranges(&self) -> Result<(), EncodeError> {
-        if !(self.fps > 0.0 && self.fps <= MAX_FPS) {
-            let (value, expected) = (self.fps.to_string(), format!("a number above 0, up to {MAX_FPS}"));
+        if !(MIN_FPS..=MAX_FPS).contains(&self.fps) {
+            let (value, expected) = (self.fps.to_string(), format!("{MIN_FPS} to {MAX_FPS}"));
             return Err(EncodeError::Setting { what: "frame rate", value, expected });
         }
         for (what, value, most) in
@@ -148,7 +154,7 @@ pub enum EncodeError {
         value: String,
     },
     /// The element keeps the bit rate that it began with.
-    #[error("encoder {element} does not change its bit rate while it runs")]
+    #[error("encoder {element} does not change its bit rate while it runs, or how is not known")]
     Fixed {
         /// The element.
         element: String,

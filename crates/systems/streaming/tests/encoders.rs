@@ -180,8 +180,8 @@ fn rates_out_of_range_or_held_by_a_property_are_refused() {
     let rates = settings.rates();
     for (rates, expected) in [
         (Rates { bitrate_kbps: 0, ..rates }, "1 to 2000000"),
-        (Rates { fps: 0.0, ..rates }, "above 0, up to 1000"),
-        (Rates { fps: f64::NAN, ..rates }, "above 0, up to 1000"),
+        (Rates { fps: 0.0, ..rates }, "0.001 to 1000"),
+        (Rates { fps: f64::NAN, ..rates }, "0.001 to 1000"),
     ] {
         let error = settings.with(rates).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains(expected), "{error}");

@@ -63,6 +63,11 @@ pub(super) fn bitrate(element: &str) -> Option<(&'static str, f64)> {
     }
 }
 
+/// Whether the bit rate of the settings reaches the element.
+pub(super) fn has_rate(element: &str) -> bool {
+    element == "jpegenc" || bitrate(element).is_some()
+}
+
 /// Whether an element follows another bit rate while it plays. `x265enc` says so, but its buffer model, without which
 /// the rate is not kept, is fixed when it starts; of an unknown element nothing is known.
 pub(super) fn is_live(element: &str) -> bool {
