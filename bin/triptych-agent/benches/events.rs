@@ -1,13 +1,14 @@
 //! How many events a second go from one program to the disk: a ring, the real `triptych-agent`, a collector, files.
 //!
-//! `cargo bench -p triptych-agent --bench events [-- SECONDS]`. The program emits in bursts, a thousand a second; a row has two
+//! `cargo bench --workspace --bench events [-- SECONDS]`. The program emits in bursts, a thousand a second; a row has two
 //! values and its instant. A row is lost when the ring was full, and counted; what is on the disk at the end is read back.
 #![allow(clippy::unwrap_used)] // a benchmark may fail loudly
+
+mod common;
 
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use probe::{ColumnType, Probe, Table, Value};
@@ -16,55 +17,14 @@ use recording::collector::{Collector, CollectorOptions};
 use recording::facts::{PlannedRun, RunFacts, RunStatus};
 use recording::reader::read_table;
 use recording::spec::{Levels, Panel};
-use rustix::process::{Pid, Signal, kill_process};
 use units::{Clock, MonotonicClock};
+
+use common::{Agent, Used, used};
 
 const RATES: [u64; 4] = [100_000, 500_000, 1_000_000, 2_000_000];
 /// Rows that the ring holds: 0.26 s at a million a second.
 const CAPACITY: usize = 1 << 18;
 const SECONDS: u64 = 10;
-
-/// A process that ends with this value.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn agent(dir: &Path, collector: &Collector) -> Agent {
-    let probes = dir.join("probes");
-    let agent = Command::new(env!("CARGO_BIN_EXE_triptych-agent"))
-        .args(["run", "--panel", "guest", "--no-defaults", "--collector", &collector.address().to_string()])
-        .arg("--probes")
-        .arg(&probes)
-        .arg("--spool")
-        .arg(dir.join("spool"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    while !probes.join("agent.lock").exists() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "the agent did not start");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // Until it has been welcomed: what is emitted before the record begins is none of it.
-    while collector.next_event(Duration::from_millis(300)).is_some() {}
-    Agent(agent)
-}
-
-/// User and system time of a process in seconds, and its largest resident size in MB.
-fn used(pid: u32) -> (f64, f64) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: f64 = [11, 12].iter().map(|i| fields[*i].parse::<f64>().unwrap()).sum();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    (ticks / rustix::param::clock_ticks_per_second() as f64, kilobytes / 1e3)
-}
 
 /// Emits `rate` rows a second for `seconds`; gives the rows, and the program's own time in it.
 fn emit(probes: &Path, rate: u64, seconds: u64) -> (u64, Duration) {
@@ -106,15 +66,13 @@ fn main() {
         fs::create_dir(&run).unwrap();
         let options = CollectorOptions::new(Address::Unix(dir.path().join("collector")), run.clone());
         let collector = Collector::start(options).unwrap();
-        let agent = agent(dir.path(), &collector);
-        let (own_before, _) = used(std::process::id());
+        let agent = Agent::start(dir.path(), &collector, &["--panel", "guest", "--no-defaults"]);
+        let own_before = used(std::process::id()).cpu;
         let (begin, (emitted, emitting)) = (Instant::now(), emit(&dir.path().join("probes"), rate, seconds));
         let wall = begin.elapsed().as_secs_f64();
-        let (agent_cpu, agent_rss) = used(agent.0.id());
-        let collector_cpu = used(std::process::id()).0 - own_before - emitting.as_secs_f64();
-        kill_process(Pid::from_child(&agent.0), Signal::TERM).unwrap();
-        let mut agent = agent;
-        assert!(agent.0.wait().unwrap().success(), "the agent sends what it has before it ends");
+        let Used { cpu: agent_cpu, rss: agent_rss } = used(agent.id());
+        let collector_cpu = used(std::process::id()).cpu - own_before - emitting.as_secs_f64();
+        agent.end();
         let planned = PlannedRun { id: "r0001-p00-k0".into(), point: 0, repeat: 0 };
         let facts =
             RunFacts { status: RunStatus::Complete, ..RunFacts::begin(&planned, Levels::new(), "bench") };

@@ -33,6 +33,9 @@ pub enum ChoiceError {
     Sampler(#[from] SamplerError),
 }
 
+/// Least samples of `lag` per second, unless a person asks for less.
+const LAG_HZ: f64 = 10.0;
+
 /// Samples per second, 0.01 to 100.
 pub fn rate(text: &str) -> Option<f64> {
     text.parse().ok().filter(|hz| (0.01..=100.0).contains(hz))
@@ -107,7 +110,13 @@ pub fn chosen(no_defaults: bool, choices: &[Choice], hz: f64) -> Result<Vec<Samp
     let every = |hz: f64| Duration::from_secs_f64(1.0 / hz);
     let mut samplers = Vec::new();
     if !no_defaults {
-        samplers.extend(defaults().into_iter().map(|sampler| (sampler, every(hz))));
+        // What it tells of is the sleep before each sample: two a second would be too few to judge a run by.
+        let rate = |name: &str| if name == "lag" { hz.max(LAG_HZ) } else { hz };
+        let with_rate = |sampler: Box<dyn Sampler>| {
+            let every = every(rate(&sampler.info().name));
+            (sampler, every)
+        };
+        samplers.extend(defaults().into_iter().map(with_rate));
     }
     for choice in choices {
         let sampler = choice.open()?;

@@ -19,6 +19,8 @@ const MAX_FACTS: usize = 4096;
 pub(crate) struct Gather {
     tables: Vec<(Table, Vec<u64>)>,
     by_name: HashMap<String, usize>,
+    /// Where the next row goes if tables come in the order of before, as they mostly do.
+    expected: usize,
     messages: Vec<Message>,
     facts: BTreeMap<String, String>,
     /// Facts that are not said yet.
@@ -63,7 +65,11 @@ impl Gather {
     }
 
     fn place(&mut self, table: &Table) -> Option<usize> {
-        if let Some(at) = self.by_name.get(&table.name) {
+        let known = match self.tables.get(self.expected) {
+            Some((next, _)) if next.name == table.name => Some(&self.expected),
+            _ => self.by_name.get(&table.name),
+        };
+        if let Some(at) = known {
             return (self.tables[*at].0.columns.len() == table.columns.len()).then_some(*at);
         }
         if let Err(error) = table.check() {
@@ -80,6 +86,7 @@ impl Rows for Gather {
     fn row(&mut self, table: &Table, at: Nanos, values: &[Value]) {
         debug_assert_eq!(values.len(), table.columns.len(), "a row of table {}", table.name);
         let Some(place) = self.place(table) else { return };
+        self.expected = if place + 1 < self.tables.len() { place + 1 } else { 0 };
         let words = &mut self.tables[place].1;
         words.push(at.0 as u64);
         words.extend((0..table.columns.len()).map(|i| values.get(i).map_or(0, |v| v.to_bits())));

@@ -28,7 +28,7 @@ use crate::steps::{Mark, Reading, Steps};
 use crate::worker::{Feed, Manner, Order, Worker};
 
 /// How long rows of samplers are gathered before they are handed on.
-const GATHER: Duration = Duration::from_millis(400);
+const GATHER: Duration = Duration::from_millis(800);
 /// Samplers that are due within this time are asked in the same wake-up.
 const TOGETHER: Duration = Duration::from_millis(2);
 
@@ -106,7 +106,11 @@ pub fn start(options: RecorderOptions) -> Result<Recorder, RecorderError> {
     let worker = Worker { link, outbox, feed, manner, inbox, woken, stop: told, wishes: None };
     let thread = std::thread::Builder::new()
         .name("agent".into())
-        .spawn(move || worker.run())
+        .spawn(move || {
+            // Otherwise the kernel may add 50 us to each sleep. Where it refuses they are part of the lag that is told.
+            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+            worker.run();
+        })
         .map_err(RecorderError::System)?;
     Ok(Recorder { stop, orders: Some(orders), wake, thread: Some(thread) })
 }
@@ -220,6 +224,11 @@ impl Feed for Samplers {
         let samplers = self.samplers.iter().map(|s| s.next).min().filter(|_| self.recording);
         let far = Instant::now() + Duration::from_secs(1);
         rings.into_iter().chain(samplers).fold(far, Instant::min)
+    }
+
+    fn woken(&mut self, due: Instant) {
+        let late = due.elapsed();
+        self.samplers.iter_mut().for_each(|scheduled| scheduled.sampler.woken(late));
     }
 
     fn collect(&mut self, outbox: &mut Outbox, _awake: bool) {

@@ -14,9 +14,11 @@ use recording::wire::{Message, Ready};
 use crate::outbox::Outbox;
 
 /// How often the folder is looked at for new rings, and rings for their program's end.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// Time between two reads of rings that fill slowly, and of those that are full before that.
 const READ_EVERY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(2));
+/// What is due within this time is done when the thread is awake for something else: to be woken costs more.
+const SLACK: Duration = Duration::from_millis(100);
 /// Most rings at a time.
 const MAX_RINGS: usize = 256;
 
@@ -57,16 +59,16 @@ impl Rings {
 
     /// When it wants to be asked.
     pub(crate) fn due(&self) -> Instant {
-        self.next_read.min(self.next_look)
+        if self.open.is_empty() { self.next_look } else { self.next_read.min(self.next_look) }
     }
 
     /// Moves waiting rows into the outbox.
     pub(crate) fn collect(&mut self, outbox: &mut Outbox) {
         let now = Instant::now();
-        if now >= self.next_look {
+        if now + SLACK >= self.next_look {
             self.look(outbox);
             self.next_look = now + LOOK_EVERY;
-        } else if now >= self.next_read {
+        } else if now + SLACK.min(self.read_every / 2) >= self.next_read && !self.open.is_empty() {
             self.read(outbox);
         }
     }

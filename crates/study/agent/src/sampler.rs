@@ -45,6 +45,10 @@ pub trait Sampler: Send {
     /// What it is. Called rarely; may look at the machine.
     fn info(&self) -> SamplerInfo;
 
+    /// The agent's thread slept until something was due, and was woken so much later. Told of every such sleep, before what
+    /// was due is done.
+    fn woken(&mut self, _late: Duration) {}
+
     /// Reads its source once. A source that has gone gives no rows (and a mark, once); it may come back.
     fn sample(&mut self, rows: &mut dyn Rows);
 }

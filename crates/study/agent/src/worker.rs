@@ -33,6 +33,8 @@ pub(crate) trait Feed: Send {
     /// Puts what there is into the outbox. `awake`: the collector has just asked for the time, and the thread is awake
     /// anyway.
     fn collect(&mut self, outbox: &mut Outbox, awake: bool);
+    /// The thread slept until `due` and nothing else woke it before.
+    fn woken(&mut self, _due: Instant) {}
     /// For the last time in this record.
     fn end(&mut self, outbox: &mut Outbox);
 }
@@ -213,10 +215,14 @@ impl<F: Feed> Worker<F> {
     /// Waits for the collector, the program, or the next thing to do.
     fn wait(&mut self) {
         let due = self.link.due().map_or(self.feed.due(), |due| due.min(self.feed.due()));
-        self.poll(due.saturating_duration_since(Instant::now()));
+        let time = due.saturating_duration_since(Instant::now());
+        if self.poll(time) && !time.is_zero() {
+            self.feed.woken(due);
+        }
     }
 
-    fn poll(&self, time: Duration) {
+    /// Waits for the collector or the program; true when neither came within `time`.
+    fn poll(&self, time: Duration) -> bool {
         let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let program = self.woken.as_fd();
         let mut fds = vec![PollFd::new(&program, PollFlags::IN)];
@@ -225,13 +231,18 @@ impl<F: Feed> Worker<F> {
             let flags = if *writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::new(fd, flags));
         }
-        if let Err(error) = rustix::event::poll(&mut fds, Some(&timeout)) {
-            tracing::debug!("poll: {error}");
-        }
+        let over = match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => ready == 0,
+            Err(error) => {
+                tracing::debug!("poll: {error}");
+                false
+            }
+        };
         let woken = !fds[0].revents().is_empty();
         if woken {
             // What it wakes for is in the inbox; the bytes mean nothing.
             let _ = (&self.woken).read(&mut [0; 256]);
         }
+        over
     }
 }

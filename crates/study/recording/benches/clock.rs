@@ -1,5 +1,5 @@
 //! How far the clock estimate is from the truth on loopback, under injected offset, drift and random one-sided delays:
-//! `cargo bench -p recording --bench clock [-- RUNS]`. Prints each run and the distribution; asserts nothing.
+//! `cargo bench --workspace --bench clock [-- RUNS]`. Prints each run and the distribution; asserts nothing.
 
 #[path = "../tests/clocks/mod.rs"]
 mod clocks;

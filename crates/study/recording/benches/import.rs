@@ -1,4 +1,4 @@
-//! What reading others' records costs: `cargo bench -p recording --bench import`.
+//! What reading others' records costs: `cargo bench --workspace --bench import`.
 //!
 //! - `rec/parse`: bytes of a `.rec` in memory to columns in memory;
 //! - `rec/parse+write`: a file to a run's Parquet files (parsing, SHA-1, compression; not synced);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use units::{Clock, MonotonicClock};
 
-use crate::files::write_atomically;
+use crate::atomic::write_atomically;
 use crate::spec::{Levels, Panel, SubjectSpec};
 
 /// Major version of the study and run formats written here.

@@ -21,8 +21,10 @@ use parquet::file::properties::WriterProperties;
 use probe::{ColumnType, Table};
 use thiserror::Error;
 
-/// Name of the first column of every table.
-pub const T_NS: &str = "t_ns";
+use crate::atomic::sync_folder;
+pub use crate::atomic::write_atomically;
+pub use crate::cells::T_NS;
+
 /// Extension of a table that is still being written.
 pub const ARROWS: &str = "arrows";
 /// Extension of a closed table.
@@ -244,29 +246,4 @@ impl Drop for Reserve {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Writes a whole file so that at every instant either the old or the new content is there.
-///
-/// # Errors
-/// The operating system's; the old content stays.
-pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a file has a folder and a name"));
-    };
-    let temporary = dir.join(format!(".{}.new", name.to_string_lossy()));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_folder(dir)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
-}
-
-/// Makes a rename or a new file in `dir` survive a crash of the machine.
-fn sync_folder(dir: &Path) -> io::Result<()> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
 }

@@ -14,23 +14,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
+pub use crate::cells::Column;
 use crate::files::{ARROWS, PARQUET, T_NS};
 
 /// Most rows of one table that are read: a day at 10,000 a second.
 const MAX_ROWS: usize = 1_000_000_000;
-
-/// One column's cells.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Column {
-    /// Signed integers.
-    I64(Vec<i64>),
-    /// Unsigned integers.
-    U64(Vec<u64>),
-    /// Numbers.
-    F64(Vec<f64>),
-    /// Flags.
-    Bool(Vec<bool>),
-}
 
 /// A table, by columns.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,31 +93,6 @@ pub enum ReadError {
 }
 
 impl Column {
-    /// Rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::I64(v) => v.len(),
-            Self::U64(v) => v.len(),
-            Self::F64(v) => v.len(),
-            Self::Bool(v) => v.len(),
-        }
-    }
-
-    /// Without rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The cells as numbers; flags are 0 and 1.
-    pub fn numbers(&self) -> Vec<f64> {
-        match self {
-            Self::I64(v) => v.iter().map(|x| *x as f64).collect(),
-            Self::U64(v) => v.iter().map(|x| *x as f64).collect(),
-            Self::F64(v) => v.clone(),
-            Self::Bool(v) => v.iter().map(|x| f64::from(u8::from(*x))).collect(),
-        }
-    }
-
     fn new(data_type: &DataType) -> Option<Self> {
         Some(match data_type {
             DataType::Int64 => Self::I64(Vec::new()),

@@ -11,6 +11,7 @@ use units::{Clock, MonotonicClock, Nanos};
 
 use super::cpu::Times;
 use super::source::Source;
+use super::stat::Stat;
 use super::text::{decimal, lines, number};
 use super::{Kind, Root, Target, ticks_to_ns};
 use crate::sampler::{Rows, Sampler, SamplerInfo};
@@ -27,8 +28,9 @@ pub(super) const KIND: Kind = Kind {
 const MAX_CORES: usize = 8192;
 /// Columns of times of one core.
 const TIMES: usize = 6;
-/// `/proc/cpuinfo` is long, and kernels before 5.18 measure for 10 ms when it is read: it is read no more often.
-const CPUINFO_EVERY: Duration = Duration::from_secs(1);
+/// `/proc/cpuinfo` is long, and kernels before 5.18 measure for 10 ms when it is read: it is read no more often. Without
+/// cpufreq, which is in virtual machines mostly, what it tells hardly changes.
+const CPUINFO_EVERY: Duration = Duration::from_secs(5);
 
 /// Where frequencies come from; decided when the sampler is opened.
 enum Frequency {
@@ -47,7 +49,7 @@ struct Core {
 
 struct Cores {
     root: Root,
-    source: Source,
+    stat: Stat,
     frequency: Frequency,
     cores: Vec<Core>,
     /// Each table with its share of `cores`.
@@ -86,7 +88,7 @@ impl Cores {
     fn new(root: &Root) -> Self {
         let mut new = Self {
             root: root.clone(),
-            source: Source::new(root.proc("stat")),
+            stat: root.stat(),
             frequency: Frequency::None,
             cores: Vec::new(),
             tables: Vec::new(),
@@ -103,15 +105,18 @@ impl Cores {
         } else if told {
             new.frequency = Frequency::Cpuinfo(cpuinfo, None);
         }
-        new.read_times();
+        if let Ok(text) = std::fs::read(new.stat.path()) {
+            take_times(&text, &mut [], &mut new.new);
+        }
         new.add_tables();
         new
     }
 
-    /// Reads all cores' times; cores that are new wait in `new`.
-    fn read_times(&mut self) -> bool {
-        let Ok(text) = self.source.text() else { return false };
-        take_times(text, &mut self.cores, &mut self.new)
+    /// Reads all cores' times; cores that are new wait in `new`. Gives when they were read.
+    fn read_times(&mut self, rows: &mut dyn Rows) -> Option<Nanos> {
+        let (cores, new) = (&mut self.cores, &mut self.new);
+        let read = self.stat.parse(rows, |text| take_times(text, cores, new).then_some(()));
+        read.map(|(at, ())| at)
     }
 
     fn has_frequency(&self) -> bool {
@@ -219,24 +224,20 @@ fn table(name: &str, ids: &[u32], frequency: bool) -> Table {
 impl Sampler for Cores {
     fn info(&self) -> SamplerInfo {
         let tables = self.tables.iter().map(|(table, _)| table.clone()).collect();
-        let mut info = super::info(&KIND, "each core's CPU time and frequency", self.source.path(), tables);
+        let mut info = super::info(&KIND, "each core's CPU time and frequency", self.stat.path(), tables);
         match &self.frequency {
             Frequency::Cpufreq(_) => info.source.push_str(", cpufreq/scaling_cur_freq"),
-            Frequency::Cpuinfo(..) => info.source.push_str(", /proc/cpuinfo each second"),
+            Frequency::Cpuinfo(..) => info.source.push_str(", /proc/cpuinfo each 5 s"),
             Frequency::None => {}
         }
         info
     }
 
     fn sample(&mut self, rows: &mut dyn Rows) {
-        let (cores, new) = (&mut self.cores, &mut self.new);
-        if self.source.parse(rows, |text| take_times(text, cores, new).then_some(())).is_none() {
-            return;
-        }
-        let at = MonotonicClock.now();
+        let Some(mut at) = self.read_times(rows) else { return };
         if !self.new.is_empty() {
             self.add_tables();
-            self.read_times();
+            at = self.read_times(rows).unwrap_or(at);
         }
         self.read_frequencies();
         let frequency = self.has_frequency();

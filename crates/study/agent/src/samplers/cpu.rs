@@ -5,9 +5,8 @@
 //! idle and iowait now and then do (see proc(5)).
 
 use probe::{ColumnType, Table, Value};
-use units::{Clock, MonotonicClock};
 
-use super::source::Source;
+use super::stat::Stat;
 use super::text::{lines, number, numbers, words};
 use super::{Kind, Root, Target, ticks_to_ns};
 use crate::sampler::{Rows, Sampler, SamplerInfo};
@@ -68,7 +67,7 @@ impl Times {
 
 /// What the machine-wide lines of `/proc/stat` tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stat {
+struct Reading {
     times: Times,
     interrupts: u64,
     switches: u64,
@@ -77,7 +76,7 @@ struct Stat {
     blocked: u64,
 }
 
-impl Stat {
+impl Reading {
     fn parse(text: &[u8]) -> Option<Self> {
         let (mut stat, mut found) = (Self::default(), false);
         for line in lines(text) {
@@ -102,14 +101,14 @@ impl Stat {
 }
 
 struct Cpu {
-    source: Source,
+    stat: Stat,
     table: Table,
     last: Option<Times>,
 }
 
 impl Cpu {
     fn new(root: &Root) -> Self {
-        Self { source: Source::new(root.proc("stat")), table: table(), last: None }
+        Self { stat: root.stat(), table: table(), last: None }
     }
 }
 
@@ -147,12 +146,11 @@ fn table() -> Table {
 
 impl Sampler for Cpu {
     fn info(&self) -> SamplerInfo {
-        super::info(&KIND, &self.table.description, self.source.path(), vec![self.table.clone()])
+        super::info(&KIND, &self.table.description, self.stat.path(), vec![self.table.clone()])
     }
 
     fn sample(&mut self, rows: &mut dyn Rows) {
-        let Some(stat) = self.source.parse(rows, Stat::parse) else { return };
-        let at = MonotonicClock.now();
+        let Some((at, stat)) = self.stat.parse(rows, Reading::parse) else { return };
         let last = self.last.unwrap_or(stat.times);
         let now = stat.times.at_least(last);
         self.last = Some(now);
@@ -196,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_machine_wide_lines_are_read_and_guests_counted_once() {
-        let stat = Stat::parse(STAT.as_bytes()).unwrap();
+        let stat = Reading::parse(STAT.as_bytes()).unwrap();
         let times = Times {
             user: 127_930,
             nice: 9450,
@@ -209,16 +207,16 @@ mod tests {
             guest: 12,
         };
         let (interrupts, switches) = (811_752, 872_352);
-        assert_eq!(stat, Stat { times, interrupts, switches, forks: 22_571, running: 3, blocked: 1 });
+        assert_eq!(stat, Reading { times, interrupts, switches, forks: 22_571, running: 3, blocked: 1 });
         assert_eq!(times.total(), 127_937 + 9455 + 18_238 + 233_579 + 3163 + 297 + 474);
     }
 
     #[test]
     fn broken_text_gives_nothing_rather_than_zeros() {
         for text in ["", "cpu ", "cpu  1 2 x", "cpu0 1 2 3 4\nctxt 5\n", "cpu  -1 2 3 4"] {
-            assert_eq!(Stat::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(Reading::parse(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(Stat::parse(b"cpu  1 2 3 4\n").unwrap().times.idle, 4, "a kernel of long ago");
+        assert_eq!(Reading::parse(b"cpu  1 2 3 4\n").unwrap().times.idle, 4, "a kernel of long ago");
     }
 
     #[test]
@@ -239,7 +237,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(text in "(cpu )?[ -~\n]{0,200}") {
-            Stat::parse(text.as_bytes()).map(|stat| stat.times.total());
+            Reading::parse(text.as_bytes()).map(|stat| stat.times.total());
         }
     }
 }

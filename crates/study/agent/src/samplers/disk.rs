@@ -1,5 +1,8 @@
 //! Requests, bytes and times of each whole disk, from `/proc/diskstats` (Documentation/admin-guide/iostats.rst).
 //!
+//! Once a second all block devices are read; between, on a machine of few disks, the files of those alone, which cost less
+//! (`/sys/block/NAME/stat`, the same numbers).
+//!
 //! A disk's table appears with its first request, so that empty loop devices stay out. Disks on disks (`dm-0`, `md0`)
 //! have tables too: do not add them to those below them. The kernel counts times in milliseconds, and in 32 bits.
 
@@ -28,6 +31,9 @@ const MAX_DEVICES: usize = 1024;
 /// The kernel's sectors are of this size, whatever the disk's are.
 const SECTOR: u64 = 512;
 const MS: u64 = 1_000_000;
+/// How often new devices are looked for, and how many disks are few: each costs a file.
+const LOOK_EVERY: Nanos = Nanos::from_millis(950);
+const FEW: usize = 2;
 
 /// One line of `/proc/diskstats`, in the kernel's units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,28 +58,37 @@ fn parse_line(line: &[u8]) -> Option<(&[u8], Counters)> {
     let name = words(line).nth(2)?;
     // The name is part of the line, and what follows it are the numbers.
     let start = name.as_ptr() as usize - line.as_ptr() as usize + name.len();
-    let (n, count) = numbers::<17>(&line[start..]);
-    let counters = Counters {
-        reads: n[0],
-        read_sectors: n[2],
-        read_ms: n[3],
-        writes: n[4],
-        written_sectors: n[6],
-        write_ms: n[7],
-        in_flight: n[8],
-        busy_ms: n[9],
-        queued_ms: n[10],
-        discards: n[11],
-        discarded_sectors: n[13],
-        flushes: n[15],
-        flush_ms: n[16],
-    };
-    (count >= 11).then_some((name, counters))
+    Some((name, Counters::parse(&line[start..])?))
+}
+
+impl Counters {
+    /// The numbers behind the name, or those of a disk's own file.
+    fn parse(fields: &[u8]) -> Option<Self> {
+        let (n, count) = numbers::<17>(fields);
+        let counters = Counters {
+            reads: n[0],
+            read_sectors: n[2],
+            read_ms: n[3],
+            writes: n[4],
+            written_sectors: n[6],
+            write_ms: n[7],
+            in_flight: n[8],
+            busy_ms: n[9],
+            queued_ms: n[10],
+            discards: n[11],
+            discarded_sectors: n[13],
+            flushes: n[15],
+            flush_ms: n[16],
+        };
+        (count >= 11).then_some(counters)
+    }
 }
 
 /// A whole disk; partitions are listed as `None`.
 struct Disk {
     table: Table,
+    /// Its own file.
+    stat: Source,
     told: bool,
     last: Option<(Nanos, u64)>,
 }
@@ -82,6 +97,7 @@ struct Disks {
     root: Root,
     source: Source,
     list: Listed<Option<Disk>>,
+    looked: Option<Nanos>,
 }
 
 impl Disks {
@@ -90,6 +106,7 @@ impl Disks {
             root: root.clone(),
             source: Source::new(root.proc("diskstats")),
             list: Listed::new(MAX_DEVICES),
+            looked: None,
         };
         if let Ok(text) = new.source.text() {
             for (name, counters) in lines(text).filter_map(parse_line) {
@@ -103,11 +120,29 @@ impl Disks {
     }
 }
 
+impl Disks {
+    /// Rows of the known disks out of their own files; false, and no rows, where these are many or one of them cannot be read.
+    fn few(&mut self, rows: &mut dyn Rows) -> bool {
+        let mut read = [const { None }; FEW];
+        let mut slots = read.iter_mut();
+        for disk in self.list.items_mut().flatten().filter(|disk| disk.last.is_some()) {
+            let now = disk.stat.text().ok().and_then(Counters::parse);
+            let (Some(slot), Some(now)) = (slots.next(), now) else { return false };
+            *slot = Some((MonotonicClock.now(), now, disk));
+        }
+        for (at, now, disk) in read.into_iter().flatten() {
+            disk.row(at, &now, rows);
+        }
+        true
+    }
+}
+
 /// Whole disks have a folder in `/sys/block`.
 fn disk(root: &Root, name: &[u8]) -> Option<Disk> {
     let name = std::str::from_utf8(name).ok()?;
     let folder = root.sys("block").join(name.replace('/', "!"));
-    folder.is_dir().then(|| Disk { table: table(name), told: false, last: None })
+    let stat = Source::whole(folder.join("stat"));
+    folder.is_dir().then(|| Disk { table: table(name), stat, told: false, last: None })
 }
 
 fn table(name: &str) -> Table {
@@ -189,6 +224,11 @@ impl Sampler for Disks {
     }
 
     fn sample(&mut self, rows: &mut dyn Rows) {
+        let now = MonotonicClock.now();
+        if self.looked.is_some_and(|looked| now.0 - looked.0 < LOOK_EVERY.0) && self.few(rows) {
+            return;
+        }
+        self.looked = Some(now);
         if self.source.parse(rows, |text| text.ends_with(b"\n").then_some(())).is_none() {
             return;
         }
@@ -272,8 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn between_two_looks_a_disks_own_file_is_enough_until_it_goes() {
+        let numbers = VDA.split_once("vda").unwrap().1;
+        let (dir, root) = fixture(&[("proc/diskstats", VDA), ("sys/block/vda/stat", numbers)]);
+        let mut disks = Disks::new(&root);
+        Taken::of(&mut disks);
+        write(dir.path(), "proc/diskstats", "not read");
+        write(dir.path(), "sys/block/vda/stat", &numbers.replace("167437", "167438"));
+        let taken = Taken::of(&mut disks);
+        assert_eq!((taken.count("disk-vda", "reads"), taken.kinds()), (167_438, vec![]));
+        disks.looked = None;
+        assert_eq!(Taken::of(&mut disks).kinds(), ["source_gone"], "all devices are looked at again");
+        write(dir.path(), "proc/diskstats", LOOP);
+        std::fs::remove_file(dir.path().join("sys/block/vda/stat")).unwrap();
+        disks.list.items_mut().flatten().for_each(|disk| disk.stat = Source::new("/nowhere".into()));
+        assert_eq!(Taken::of(&mut disks).kinds(), ["source_back", "disk_gone"], "at once");
+    }
+
+    #[test]
     fn the_share_of_busy_time_is_right_over_the_kernels_wrap() {
-        let mut disk = Disk { table: table("vda"), told: true, last: None };
+        let mut disk = Disk { table: table("vda"), stat: Source::new("".into()), told: true, last: None };
         let mut taken = Taken::default();
         for (at_ms, busy_ms) in [(0, u64::from(u32::MAX) - 24), (100, 25), (200, 125), (300, 500)] {
             let now = Counters { busy_ms, ..Counters::default() };

@@ -39,6 +39,8 @@ pub(super) struct What {
     pub(super) description: &'static str,
     /// Below `/proc`.
     pub(super) path: &'static str,
+    /// The kernel makes it as one record: see [`Source::whole`].
+    pub(super) whole: bool,
     pub(super) fields: &'static [Field],
 }
 
@@ -49,6 +51,8 @@ pub(super) struct Keyed {
     /// Those of `what.fields` that were there first, which are the table's columns.
     present: Vec<Field>,
     table: Table,
+    /// So much of the text has all of them; the kernel makes no more than is asked for.
+    enough: usize,
     found: Vec<Option<u64>>,
     values: Vec<Value>,
 }
@@ -56,9 +60,17 @@ pub(super) struct Keyed {
 impl Keyed {
     pub(super) fn new(what: &'static What, root: &Root) -> Self {
         let table = Table::new(what.kind.name, what.description);
-        let source = Source::new(root.proc(what.path));
-        let mut new =
-            Self { what, source, present: Vec::new(), table, found: Vec::new(), values: Vec::new() };
+        let path = root.proc(what.path);
+        let source = if what.whole { Source::whole(path) } else { Source::new(path) };
+        let mut new = Self {
+            what,
+            source,
+            present: Vec::new(),
+            table,
+            enough: 0,
+            found: Vec::new(),
+            values: Vec::new(),
+        };
         new.choose();
         new
     }
@@ -67,7 +79,9 @@ impl Keyed {
     fn choose(&mut self) {
         let Ok(text) = self.source.text() else { return };
         let mut found = vec![None; self.what.fields.len()];
-        keyed(text, self.what.fields.iter().map(|field| field.0), &mut found);
+        let (_, end) = keyed(text, self.what.fields.iter().map(|field| field.0), &mut found);
+        // Numbers grow.
+        self.enough = end + 256;
         let fields = self.what.fields.iter().zip(found).filter(|(_, found)| found.is_some());
         self.present = fields.map(|(field, _)| *field).collect();
         self.table.columns.clear();
@@ -92,7 +106,11 @@ impl Sampler for Keyed {
         }
         let (present, found) = (&self.present, &mut self.found);
         let keys = present.iter().map(|field| field.0);
-        if self.source.parse(rows, |text| keyed(text, keys, found).then_some(())).is_none() {
+        let all = self
+            .source
+            .start(self.enough)
+            .is_ok_and(|text| keyed(text, keys.clone(), found).0 == found.len());
+        if !all && self.source.parse(rows, |text| (keyed(text, keys, found).0 > 0).then_some(())).is_none() {
             return;
         }
         let at = MonotonicClock.now();

@@ -55,6 +55,10 @@ impl<T> Listed<T> {
         }
     }
 
+    pub(super) fn items_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().map(|entry| &mut entry.item)
+    }
+
     pub(super) fn items(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().map(|entry| &entry.item)
     }

@@ -16,6 +16,7 @@ static WHAT: What = What {
     kind: KIND,
     description: "what the machine's memory is used for now",
     path: "meminfo",
+    whole: true,
     fields: &[
         ("MemTotal", Kibi, "total_bytes", "memory that the kernel manages"),
         ("MemFree", Kibi, "free_bytes", "memory that nobody uses"),

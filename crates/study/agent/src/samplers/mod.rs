@@ -22,6 +22,7 @@ mod pressure;
 mod process;
 mod root;
 mod source;
+mod stat;
 mod tcp;
 #[cfg(test)]
 mod testing;

@@ -16,6 +16,7 @@ static WHAT: What = What {
     kind: KIND,
     description: "page faults, swapping and reclaim since boot",
     path: "vmstat",
+    whole: false,
     fields: &[
         ("pgpgin", Kibi, "paged_in_bytes", "read from block devices since boot"),
         ("pgpgout", Kibi, "paged_out_bytes", "written to block devices since boot"),

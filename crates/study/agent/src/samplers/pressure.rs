@@ -80,7 +80,7 @@ impl Pressure {
     /// Finds out which files and lines the kernel has.
     fn choose(&mut self) {
         for (name, waits_for) in RESOURCES {
-            let mut source = Source::new(self.root.proc(format!("pressure/{name}")));
+            let mut source = Source::whole(self.root.proc(format!("pressure/{name}")));
             let Ok(text) = source.text() else { continue };
             let present = parse(text).map(|stall| stall.is_some());
             for (share, who) in [("some", "some task"), ("full", "every task that was not idle")]

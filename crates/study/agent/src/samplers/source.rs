@@ -3,6 +3,7 @@
 //! The kernel makes the text anew for each read at offset 0, so that `pread` saves opening and closing; a file that was
 //! removed (a cgroup, a disk) gives an error and is opened afresh the next time.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,6 +13,8 @@ use crate::sampler::Rows;
 
 /// The longest text that is read; `/proc/interrupts` of a machine of 1,024 cores is about 2 MiB.
 const MAX_TEXT: usize = 4 << 20;
+/// Why nothing was found in a text that could be read.
+pub(super) const UNKNOWN: &str = "not the text that the kernel documents";
 
 /// A text file, kept open.
 #[derive(Debug)]
@@ -20,12 +23,38 @@ pub(super) struct Source {
     file: Option<File>,
     buffer: Vec<u8>,
     length: usize,
-    gone: bool,
+    /// The kernel makes the whole text in one go, so that a read that leaves room has got all of it.
+    whole: bool,
+    gone: Gone,
+}
+
+/// Whether somebody misses a source, and was told.
+#[derive(Debug, Default)]
+pub(super) struct Gone(bool);
+
+impl Gone {
+    /// Marks that what was to be found in the file at `path` is gone, and that it is back: once each.
+    pub(super) fn tell(&mut self, found: bool, path: &Path, error: &dyn Display, rows: &mut dyn Rows) {
+        if found == self.0 {
+            self.0 = !found;
+            let path = path.display();
+            match found {
+                false => rows.mark("source_gone", &format!("{path}: {error}")),
+                true => rows.mark("source_back", &path.to_string()),
+            }
+        }
+    }
 }
 
 impl Source {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, buffer: Vec::new(), length: 0, gone: false }
+        Self { path, file: None, buffer: Vec::new(), length: 0, whole: false, gone: Gone::default() }
+    }
+
+    /// A file that is one record to the kernel (`single_open`): `/proc/stat`, not a list such as `/proc/diskstats`, of which
+    /// a read may give a part. Saves the read that finds the end.
+    pub(super) fn whole(path: PathBuf) -> Self {
+        Self { whole: true, ..Self::new(path) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -50,6 +79,25 @@ impl Source {
         }
     }
 
+    /// The first lines of the text as it is now, about `bytes` long: of a list the kernel makes no more.
+    ///
+    /// # Errors
+    /// The file is not there or may not be read.
+    pub(super) fn start(&mut self, bytes: usize) -> io::Result<&[u8]> {
+        self.length = 0;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::open(&self.path)?),
+        };
+        if self.buffer.len() < bytes {
+            self.buffer.resize(bytes, 0);
+        }
+        let count = file.read_at(&mut self.buffer[..bytes], 0).inspect_err(|_| self.file = None)?;
+        // The last line may be cut.
+        self.length = memchr::memrchr(b'\n', &self.buffer[..count]).map_or(0, |end| end + 1);
+        Ok(self.last())
+    }
+
     /// The text that was read last; empty if that failed.
     pub(super) fn last(&self) -> &[u8] {
         &self.buffer[..self.length]
@@ -70,7 +118,12 @@ impl Source {
             }
             match file.read_at(&mut self.buffer[length..], length as u64) {
                 Ok(0) => return Ok(length),
-                Ok(count) => length += count,
+                Ok(count) => {
+                    length += count;
+                    if self.whole && length < self.buffer.len() {
+                        return Ok(length);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -85,17 +138,11 @@ impl Source {
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
         let (found, error) = match self.text() {
-            Ok(text) => (parse(text), "not the text that the kernel documents".to_owned()),
-            Err(error) => (None, error.to_string()),
+            Ok(text) => (parse(text), None),
+            Err(error) => (None, Some(error)),
         };
-        if found.is_some() == self.gone {
-            self.gone = found.is_none();
-            let path = self.path.display();
-            match &found {
-                None => rows.mark("source_gone", &format!("{path}: {error}")),
-                Some(_) => rows.mark("source_back", &path.to_string()),
-            }
-        }
+        let error: &dyn Display = error.as_ref().map_or(&UNKNOWN, |error| error);
+        self.gone.tell(found.is_some(), &self.path, error, rows);
         found
     }
 }

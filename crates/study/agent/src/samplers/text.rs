@@ -45,38 +45,38 @@ pub(super) fn numbers<const N: usize>(line: &[u8]) -> ([u64; N], usize) {
 }
 
 /// Reads lines of the form `key value` or `key: value unit` into `found`, one slot a key; slots whose key is not there
-/// become `None`. True if any was there. Quickest with the keys in the order of the text.
+/// become `None`. Gives how many were there, and where the last of them ends. Quickest with the keys in the order of the text.
 pub(super) fn keyed<'k>(
     text: &[u8],
     keys: impl Iterator<Item = &'k str> + Clone,
     found: &mut [Option<u64>],
-) -> bool {
+) -> (usize, usize) {
     found.fill(None);
-    let mut from = 0;
-    for (slot, key) in found.iter_mut().zip(keys) {
-        let key = key.as_bytes();
-        let value = value_of(text, key, from..text.len()).or_else(|| value_of(text, key, 0..from));
-        if let Some(start) = value {
-            from = start;
-            let rest = &text[start..];
-            *slot = first(&rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())]);
+    let (mut rest, mut slot, mut wanted) = (text, 0, keys.clone().peekable());
+    while let Some(key) = wanted.peek()
+        && !rest.is_empty()
+    {
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        if let (Some(value), Some(found)) = (value_on(&rest[..end], key.as_bytes()), found.get_mut(slot)) {
+            *found = first(value);
+            slot += 1;
+            wanted.next();
         }
+        rest = rest.get(end + 1..).unwrap_or_default();
     }
-    found.iter().any(Option::is_some)
+    let mut end = text.len() - rest.len();
+    // What the text has in another order, if at all.
+    for (key, found) in wanted.zip(found.iter_mut().skip(slot)) {
+        *found = lines(text).find_map(|line| value_on(line, key.as_bytes())).and_then(first);
+        end = text.len();
+    }
+    (found.iter().flatten().count(), end)
 }
 
-/// Where the value begins on the line of `key`, of those lines whose key begins within `range`.
-fn value_of(text: &[u8], key: &[u8], range: std::ops::Range<usize>) -> Option<usize> {
-    let mut start = range.start;
-    while start < range.end {
-        let at = start + memchr::memmem::find(&text[start..], key)?;
-        start = at + key.len();
-        let begins = at < range.end && (at == 0 || text[at - 1] == b'\n');
-        if begins && matches!(text.get(start), Some(b' ' | b':' | b'\t')) {
-            return Some(start + 1);
-        }
-    }
-    None
+/// What stands behind `key` on a line that begins with it.
+fn value_on<'l>(line: &'l [u8], key: &[u8]) -> Option<&'l [u8]> {
+    let value = line.strip_prefix(key)?;
+    matches!(value.first()?, b' ' | b':' | b'\t').then(|| &value[1..])
 }
 
 /// One name of a table out of a prefix and a name that the kernel or a person gave (`disk`, `cciss!c0d0`). What a table
@@ -138,11 +138,15 @@ mod tests {
     fn keys_are_found_whatever_separates_them() {
         let mut found = [Some(7); 4];
         let text = b"MemTotal:  12 kB\nHuge: x\npgfault 9\nbroken\nMemTotalX: 3\n\n";
-        assert!(keyed(text, ["MemTotal", "Huge", "pgfault", "none"].into_iter(), &mut found));
+        assert_eq!(
+            keyed(text, ["MemTotal", "Huge", "pgfault", "none"].into_iter(), &mut found),
+            (2, text.len())
+        );
         assert_eq!(found, [Some(12), None, Some(9), None]);
-        assert!(!keyed(b"", ["MemTotal"].into_iter(), &mut found));
+        assert_eq!(keyed(b"", ["MemTotal"].into_iter(), &mut found), (0, 0));
+        assert_eq!(keyed(b"a 1\nb 2\nc 3\n", ["b"].into_iter(), &mut found), (1, 8));
         let mut found = [None; 3];
-        assert!(keyed(b"xa 1\nb: 2\nab 3\na 4", ["b", "a", "x"].into_iter(), &mut found));
+        assert_eq!(keyed(b"xa 1\nb: 2\nab 3\na 4", ["b", "a", "x"].into_iter(), &mut found).0, 2);
         assert_eq!(found, [Some(2), Some(4), None], "whole keys, in any order");
     }
 

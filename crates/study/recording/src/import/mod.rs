@@ -12,13 +12,17 @@ pub mod matrix;
 pub mod prometheus;
 pub mod rec;
 mod rec_columns;
+#[cfg(feature = "files")]
 mod responses;
 mod results;
 mod scan;
 mod skips;
 mod source;
+#[cfg(feature = "files")]
 mod study;
 mod table;
+#[cfg(feature = "files")]
+mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,12 +30,14 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::facts::FactsError;
+#[cfg(feature = "files")]
 use crate::files::FileError;
 
 pub use csv::{CsvOptions, TimeColumn, TimeUnit};
 pub use matrix::level;
 pub use skips::Skips;
 pub use source::{Format, Imported, Options, Source, Survey, survey};
+#[cfg(feature = "files")]
 pub use study::{Import, Summary, set_window};
 pub use table::ImportedTable;
 
@@ -67,6 +73,7 @@ pub enum ImportError {
     #[error(transparent)]
     Facts(#[from] FactsError),
     /// A table could not be written.
+    #[cfg(feature = "files")]
     #[error("cannot write a table")]
     Table(#[from] FileError),
     /// The study cannot take imported runs.

@@ -102,7 +102,7 @@ const FRAMES: &str = "frames";
 const SIZE: &str = "size_bytes";
 const MM_TIME: &str = "mm_time_ms";
 const BEGIN: &str = "time_ns";
-const T_NS: &str = crate::files::T_NS;
+const T_NS: &str = crate::cells::T_NS;
 
 /// The usual indicators of `.rec` files, in the order in which they are shown.
 #[rustfmt::skip]

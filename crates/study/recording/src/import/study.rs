@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::responses::Seen;
 use super::source::Imported;
 use super::{ImportError, Skips, Survey};
+use crate::atomic::write_atomically;
 use crate::facts::{
     FORMAT, FORMAT_MINOR, HostFacts, PanelFacts, PlannedPoint, PlannedRun, RunFacts, RunStatus, StudyFacts,
     read_plan, read_run, write_plan, write_run,
 };
-use crate::files::write_atomically;
 use crate::reader::{read_table, tables};
 use crate::spec::{Domain, Factor, Join, Level, Levels, SubjectSpec};
 

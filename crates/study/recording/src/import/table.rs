@@ -1,19 +1,10 @@
 //! A table on its way from a file of others into a record: columns that grow, rows without a value, names.
 
-use std::fs::File;
-use std::path::Path;
-use std::sync::Arc;
-
-use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt64Array};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use probe::{ColumnType, MAX_NAME, Table};
 
 use super::Skips;
 use super::scan::{Cell, EXACT, Number, POWERS, Scanner};
-use crate::files::{FileError, FileErrorKind, PARQUET, schema};
-use crate::reader::Column;
+use crate::cells::Column;
 use crate::spec::Panel;
 
 /// A whole table of a run.
@@ -38,34 +29,6 @@ impl ImportedTable {
     /// A column by name.
     pub fn get(&self, name: &str) -> Option<&Column> {
         self.table.columns.iter().position(|c| c.name == name).and_then(|i| self.columns.get(i))
-    }
-
-    /// Writes `<dir>/<panel>.<table>.parquet`. Nothing is synced: the import syncs once, when all is written.
-    pub(crate) fn write(self, dir: &Path) -> Result<(), FileError> {
-        let path = dir.join(format!("{}.{PARQUET}", self.stem()));
-        let schema = schema(&self.table);
-        let write = move |path: &Path| -> Result<(), FileErrorKind> {
-            let first: ArrayRef = Arc::new(Int64Array::from(self.t_ns));
-            let rest = self.columns.into_iter().map(|column| -> ArrayRef {
-                match column {
-                    Column::I64(v) => Arc::new(Int64Array::from(v)),
-                    Column::U64(v) => Arc::new(UInt64Array::from(v)),
-                    Column::F64(v) => Arc::new(Float64Array::from(v)),
-                    Column::Bool(v) => Arc::new(BooleanArray::from(v)),
-                }
-            });
-            let batch =
-                RecordBatch::try_new(Arc::clone(&schema), std::iter::once(first).chain(rest).collect())?;
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                .set_created_by(format!("triptych {}", env!("CARGO_PKG_VERSION")))
-                .build();
-            let mut writer = ArrowWriter::try_new(File::create_new(path)?, schema, Some(properties))?;
-            writer.write(&batch)?;
-            writer.close()?;
-            Ok(())
-        };
-        write(&path).map_err(|source| FileError { path, source })
     }
 }
 
@@ -357,7 +320,7 @@ pub(crate) fn name(text: &str) -> String {
 /// A name that none of `taken` has: with a number after it where need be.
 pub(crate) fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
     let wanted = name(wanted);
-    if !taken(&wanted) && wanted != crate::files::T_NS {
+    if !taken(&wanted) && wanted != crate::cells::T_NS {
         return wanted;
     }
     let stem: String = wanted.chars().take(MAX_NAME - 8).collect();

@@ -226,7 +226,7 @@ impl Attached {
         let Ok(text) = read_in(&self.folder, "io", &mut buffers.text) else { return false };
         let mut found = [None; 4];
         let keys = ["rchar", "wchar", "read_bytes", "write_bytes"];
-        if keyed(text, keys.into_iter(), &mut found) {
+        if keyed(text, keys.into_iter(), &mut found).0 > 0 {
             let [read, written, disk_read, disk_written] = found.map(Option::unwrap_or_default);
             let now = &mut self.counters;
             now.read_bytes = now.read_bytes.max(read);
