@@ -17,7 +17,7 @@ use recording::spec::Panel;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use store::Study;
-use subjects::streaming::{Streaming, programs_folder};
+use subjects::streaming::programs_folder;
 use thiserror::Error;
 
 use crate::Exit;
@@ -31,8 +31,14 @@ use crate::table::{self, Columns};
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
-    let campaign = match (&options.resume, &options.study) {
-        (Some(name), _) => Campaign::reopen(&locate(name, &options.out)?)?,
+    let (campaign, study) = match (&options.resume, &options.study) {
+        (Some(name), _) => {
+            let campaign = Campaign::reopen(&locate(name, &options.out)?)?;
+            // Of other subjects the plan says all.
+            let command = campaign.facts.subject.name == bench::command::NAME;
+            let study = command.then(|| read(&campaign.dir.join("study.toml"))).transpose()?;
+            (campaign, study)
+        }
         (None, Some(file)) => {
             let study = read(file)?;
             let seed = options.seed.or(study.seed).unwrap_or_else(bench::plan::fresh_seed);
@@ -40,15 +46,15 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
             if options.dry_run {
                 return dry_run(&study, &name, seed, options.json);
             }
-            Campaign::create(&options.out, &name, &study, seed)?
+            (Campaign::create(&options.out, &name, &study, seed)?, Some(study))
         }
         (None, None) => bail!("a study file is needed"),
     };
     let cancel = watch_signals()?;
-    let mut subject = Streaming::new(programs_folder());
+    let mut subject = subjects::of(study.as_ref(), programs_folder());
     let mut watch = |collector: &Address| watch(collector);
     let outcome =
-        bench::run_study_watched(&campaign, &mut subject, &cancel, &mut Bar::default(), &mut watch)?;
+        bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut Bar::default(), &mut watch)?;
     let dir = campaign.dir.clone();
     drop(campaign);
     report(options, &dir, &outcome)?;

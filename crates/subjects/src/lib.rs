@@ -1,12 +1,24 @@
 //! One file per system that can be studied.
 
+pub mod command;
+mod execution;
 mod process;
 pub mod streaming;
 
-use bench::{Conflict, SubjectError};
+use std::path::PathBuf;
+
+use bench::{Conflict, StudyFile, Subject, SubjectError};
 use recording::spec::{Levels, SubjectSpec};
 
-/// What each subject of this crate takes and gives.
+/// The subject of a study; `programs` is the folder of the programs that subjects start. Of a command the study file says all.
+pub fn of(study: Option<&StudyFile>, programs: PathBuf) -> Box<dyn Subject> {
+    match study.and_then(|study| Some((study, study.command.clone()?))) {
+        Some((study, command)) => Box::new(command::Command::new(command, study)),
+        None => Box::new(streaming::Streaming::new(programs)),
+    }
+}
+
+/// What each subject of this crate takes and gives, but for commands, of which the study file itself tells.
 ///
 /// # Errors
 /// A subject lacks what it needs to tell.

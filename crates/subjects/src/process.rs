@@ -145,7 +145,7 @@ impl Drop for Program {
 }
 
 /// The last lines of a log that say something, on one line, without colours.
-fn last_words(log: &Path) -> io::Result<String> {
+pub(crate) fn last_words(log: &Path) -> io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;

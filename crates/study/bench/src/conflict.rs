@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Faults};
 use crate::level;
-use crate::study_file::{MAX_RUNS, StudyFile, find, plain};
+use crate::range;
+use crate::study_file::{StudyFile, find, plain};
 
 /// A setting with which no run can succeed, beside the others of its point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +31,9 @@ impl StudyFile {
     /// Everything that is in conflict, with its place.
     pub fn check(&self, file: &str, conflicts: &dyn Fn(&Levels) -> Vec<Conflict>) -> Result<(), Faults> {
         let mut found = BTreeMap::new();
-        // `parse` has refused larger ones; one that was made otherwise is not looked at for hours.
-        for index in 0..self.points().min(MAX_RUNS) {
-            let settings = self.settings(index);
+        for point in self.points() {
+            let mut settings = self.fixed.clone();
+            settings.extend(point);
             for conflict in conflicts(&settings) {
                 let level = settings.get(&conflict.setting).cloned();
                 found.entry((conflict.setting.clone(), conflict.wrong.clone())).or_insert((conflict, level));
@@ -49,19 +50,6 @@ impl StudyFile {
         if faults.is_empty() { Ok(()) } else { Err(Faults { file: file.into(), faults }) }
     }
 
-    /// Everything that is set at a point of the matrix.
-    fn settings(&self, mut index: u64) -> Levels {
-        let mut settings = self.fixed.clone();
-        for (name, levels) in &self.factors {
-            let count = levels.len().max(1) as u64;
-            if let Some(level) = levels.get((index % count) as usize) {
-                settings.insert(name.clone(), level.clone());
-            }
-            index /= count;
-        }
-        settings
-    }
-
     /// Where a level stands in the file; nowhere when it is a default.
     fn place(&self, table: &DeTable<'_>, setting: &str, level: &Level) -> Option<Range<usize>> {
         let factor = self.subject.factors.iter().find(|f| f.name == setting)?;
@@ -71,10 +59,15 @@ impl StudyFile {
         ["factors", "fixed"].into_iter().find_map(|section| {
             let DeValue::Table(entries) = find(table, section)?.1.get_ref() else { return None };
             let value = find(entries, setting)?.1;
+            let value = match value.get_ref() {
+                DeValue::Table(factor) => find(factor, "levels")?.1,
+                _ => value,
+            };
             match value.get_ref() {
                 DeValue::Array(items) => {
                     items.iter().find(|item| is_it(item.get_ref())).map(|item| item.span())
                 }
+                DeValue::String(text) if range::levels(text).is_some() => Some(value.span()),
                 one if is_it(one) => Some(value.span()),
                 _ => None,
             }

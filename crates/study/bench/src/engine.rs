@@ -183,6 +183,7 @@ fn execute(
     let mut sink = RunSink::new(&collector, dir.into(), warmup, record, cancel, &mut each);
     let ended = subject.prepare(point).and_then(|()| subject.run(&mut sink));
     let torn_down = subject.teardown();
+    let ended = ended.and_then(|outcome| sink.close_tables().map(|()| outcome));
     let window_ns = sink.window_ns();
     (facts.status, facts.reason) = match (ended, torn_down) {
         (Ok(Outcome::Complete), Ok(())) if window_ns.is_none() => {

@@ -3,8 +3,11 @@
 //! The engine prints nothing (see [`Progress`]), knows no system, and never ends a study because of one run.
 
 mod campaign;
+pub mod command;
+pub mod condition;
 mod conflict;
 pub mod conformance;
+mod design;
 mod diagnostic;
 mod engine;
 mod error;
@@ -13,12 +16,17 @@ mod level;
 mod own;
 pub mod plan;
 mod progress;
+mod range;
+mod sections;
 mod sink;
 mod study_file;
 mod subject;
+mod tables;
+mod written;
 
 pub use campaign::Campaign;
 pub use conflict::Conflict;
+pub use design::{Design, DesignKind};
 pub use diagnostic::{Diagnostic, Faults, nearest_word};
 pub use engine::{StudyOutcome, Watch, chain, run_study, run_study_watched};
 pub use error::BenchError;

@@ -4,7 +4,6 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use recording::facts::{FORMAT, FORMAT_MINOR, PlannedPoint, PlannedRun, StudyFacts};
-use recording::spec::Levels;
 
 use crate::study_file::StudyFile;
 
@@ -22,7 +21,7 @@ pub fn fresh_seed() -> u64 {
 /// (ChaCha8, whose stream is specified).
 pub fn plan(study: &StudyFile, name: &str, created: String, seed: u64) -> StudyFacts {
     let points: Vec<_> =
-        product(study).into_iter().zip(0..).map(|(levels, index)| PlannedPoint { index, levels }).collect();
+        study.points().into_iter().zip(0..).map(|(levels, index)| PlannedPoint { index, levels }).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut runs = Vec::new();
     let digits = |n: usize, least: usize| n.to_string().len().max(least);
@@ -54,22 +53,4 @@ pub fn plan(study: &StudyFile, name: &str, created: String, seed: u64) -> StudyF
         runs,
         subject: study.subject.clone(),
     }
-}
-
-/// The last factor changes fastest.
-fn product(study: &StudyFile) -> Vec<Levels> {
-    let mut points = vec![Levels::new()];
-    for (name, levels) in &study.factors {
-        points = points
-            .iter()
-            .flat_map(|point| {
-                levels.iter().map(move |level| {
-                    let mut point = point.clone();
-                    point.insert(name.clone(), level.clone());
-                    point
-                })
-            })
-            .collect();
-    }
-    points
 }

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use probe::{Table, Value};
 use recording::Address;
 use recording::collector::{AGENT, Collector, CollectorEvent};
 use recording::facts::Marker;
 use recording::spec::Panel;
 use recording::wire::Ready;
-use units::{Clock, MonotonicClock};
+use units::{Clock, MonotonicClock, Nanos};
 
 use crate::subject::{EventSink, SubjectError};
+use crate::tables::Tables;
 
 /// How often a waiting sink looks at the programs and at the wish to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -33,6 +35,7 @@ pub(crate) struct RunSink<'a> {
     /// Panels whose program has left, with whether it said good-bye.
     left: BTreeMap<Panel, bool>,
     window: (Option<i64>, Option<i64>),
+    tables: Tables,
 }
 
 impl<'a> RunSink<'a> {
@@ -45,7 +48,13 @@ impl<'a> RunSink<'a> {
         tick: &'a mut dyn FnMut(),
     ) -> Self {
         let (ready, stopping, left) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { collector, dir, warmup, record, cancel, tick, ready, stopping, left, window: (None, None) }
+        let (tables, window) = (Tables::new(&dir), (None, None));
+        Self { collector, dir, warmup, record, cancel, tick, ready, stopping, left, window, tables }
+    }
+
+    /// Closes the tables that the subject has filled itself.
+    pub(crate) fn close_tables(&mut self) -> Result<(), SubjectError> {
+        self.tables.close()
     }
 
     /// Start and end, when both were reached.
@@ -162,6 +171,17 @@ impl EventSink for RunSink<'_> {
         self.wait(span, |_| false, &mut both).map(drop)
     }
 
+    fn look(&mut self) -> Result<(), SubjectError> {
+        (self.tick)();
+        if self.cancelled() {
+            return Err(SubjectError::Cancelled);
+        }
+        while let Some(event) = self.collector.next_event(Duration::ZERO) {
+            self.hear(event)?;
+        }
+        Ok(())
+    }
+
     fn begin_window(&mut self) {
         let now = MonotonicClock.now().0;
         self.window = (Some(now), None);
@@ -177,6 +197,10 @@ impl EventSink for RunSink<'_> {
     fn event(&mut self, panel: Option<Panel>, kind: &str, text: &str) {
         let t_ns = MonotonicClock.now().0;
         self.collector.mark(Marker { t_ns, panel, kind: kind.into(), text: text.into() });
+    }
+
+    fn row(&mut self, panel: Panel, table: &Table, at: Nanos, values: &[Value]) -> Result<(), SubjectError> {
+        self.tables.row(panel, table, at, values)
     }
 
     fn wait_answers(

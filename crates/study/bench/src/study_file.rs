@@ -5,24 +5,45 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use recording::import::extract::Extractors;
 use recording::spec::{Level, Levels, Response, SubjectSpec};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::command::{self, CommandStudy};
+use crate::condition::Condition;
+use crate::design::{self, Design, DesignKind};
 use crate::diagnostic::{Diagnostic, Faults, nearest_word};
 use crate::level::{self, Fault};
+use crate::sections::{Sections, Wrong};
 
 /// Longest study file: far above any a person writes, and small enough to be kept in memory many times over.
 pub const MAX_FILE: usize = 1 << 20;
 /// Runs at most in one study: `plan.toml` lists each, and a week of one-second runs stays below it.
 pub const MAX_RUNS: u64 = 100_000;
 
-const FIELDS: [&str; 9] =
-    ["subject", "title", "repeats", "seed", "warmup_s", "record_s", "responses", "factors", "fixed"];
+const FIELDS: [&str; 15] = [
+    "subject",
+    "title",
+    "repeats",
+    "seed",
+    "warmup_s",
+    "record_s",
+    "responses",
+    "factors",
+    "fixed",
+    "command",
+    "extract",
+    "response",
+    "design",
+    "points",
+    "exclude",
+];
 
 /// A study as its file asks for it, checked against what the subject takes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct StudyFile {
     /// What the subject takes and gives; `responses` are those that the study shows.
     pub subject: SubjectSpec,
@@ -40,6 +61,16 @@ pub struct StudyFile {
     pub warmup_s: f64,
     /// Seconds of the recorded window.
     pub record_s: f64,
+    /// Which points of the matrix are run.
+    pub design: Design,
+    /// Points beside those of the design, each with a level for every varied factor.
+    pub extra: Vec<Levels>,
+    /// Points of the design of which one of these is true are not run.
+    pub exclude: Vec<Condition>,
+    /// What is measured and how, where the subject is a command.
+    pub command: Option<CommandStudy>,
+    /// What is read of a command's output; none for other subjects.
+    pub extractors: Arc<Extractors>,
     /// The file as read, kept with the study.
     pub text: String,
 }
@@ -53,28 +84,35 @@ impl StudyFile {
         let mut reader = Reader { text, faults: Vec::new() };
         let study = reader.study(subjects);
         reader.faults.sort_by_key(|f| (f.line, f.column));
+        // The factors of a command are read twice.
+        reader.faults.dedup();
         match study {
             Some(study) if reader.faults.is_empty() => Ok(study),
             _ => Err(Faults { file: file.into(), faults: reader.faults }),
         }
     }
 
-    /// Points of the matrix.
-    pub fn points(&self) -> u64 {
-        self.factors.iter().map(|(_, levels)| levels.len() as u64).product()
+    /// The points that are run, in their order: a level for every varied factor.
+    pub fn points(&self) -> Vec<Levels> {
+        design::points(self)
     }
 }
 
-type Value<'i> = Spanned<DeValue<'i>>;
-type Key<'i> = Spanned<Cow<'i, str>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Key<'i> = Spanned<Cow<'i, str>>;
 
-struct Reader<'t> {
-    text: &'t str,
-    faults: Vec<Diagnostic>,
+pub(crate) struct Reader<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) faults: Vec<Diagnostic>,
 }
 
 impl<'t> Reader<'t> {
-    fn fault(&mut self, at: Range<usize>, message: String, expected: impl Into<String>) -> &mut Diagnostic {
+    pub(crate) fn fault(
+        &mut self,
+        at: Range<usize>,
+        message: String,
+        expected: impl Into<String>,
+    ) -> &mut Diagnostic {
         self.faults.push(Diagnostic::new(self.text, at, message, expected.into()));
         let last = self.faults.len() - 1;
         &mut self.faults[last]
@@ -98,14 +136,32 @@ impl<'t> Reader<'t> {
             }
         };
         self.known_fields(&table);
+        let sections = match Sections::read(self.text) {
+            Ok(sections) => sections,
+            Err(wrong) => {
+                self.wrong(wrong);
+                return None;
+            }
+        };
         let title = self.optional(&table, "title", Self::text).unwrap_or_default();
         let repeats = self.optional(&table, "repeats", |r, k, v| r.int(k, v, 1, 10_000)).unwrap_or(3);
         let seed = self.optional(&table, "seed", |r, k, v| r.int(k, v, 0, i64::MAX));
-        let warmup_s = self.optional(&table, "warmup_s", |r, k, v| r.seconds(k, v, 0.0)).unwrap_or(1.0);
-        let record_s = self.optional(&table, "record_s", |r, k, v| r.seconds(k, v, 0.1)).unwrap_or(5.0);
-        let mut subject = self.subject(&table, subjects)?.clone();
+        let warmup_s = self.optional(&table, "warmup_s", |r, k, v| r.seconds(k, v, 0.0));
+        let record_s = self.optional(&table, "record_s", |r, k, v| r.seconds(k, v, 0.1));
+        let mut subject = self.subject(&table, subjects, &sections)?;
+        let own_time = subject.name == command::NAME;
+        if own_time {
+            self.no_times(&table);
+        }
+        for wrong in sections.add_responses(&mut subject) {
+            self.wrong(wrong);
+        }
         subject.responses = self.responses(&table, &subject);
         let (factors, mut fixed) = (self.factors(&table, &subject), self.fixed(&table, &subject));
+        let (exclude, wrong) = sections.conditions(&subject);
+        wrong.into_iter().for_each(|wrong| self.wrong(wrong));
+        let extra = self.points(&sections, &factors, &subject);
+        let design = sections.design.as_ref().map_or(Design::default(), |design| *design.get_ref());
         for factor in &subject.factors {
             if factors.iter().all(|(name, _)| *name != factor.name) {
                 fixed.entry(factor.name.clone()).or_insert_with(|| factor.default.clone());
@@ -118,8 +174,14 @@ impl<'t> Reader<'t> {
             fixed,
             repeats: u32::try_from(repeats).unwrap_or(1),
             seed: seed.and_then(|s| u64::try_from(s).ok()),
-            warmup_s,
-            record_s,
+            warmup_s: if own_time { 0.0 } else { warmup_s.unwrap_or(1.0) },
+            record_s: if own_time { 0.0 } else { record_s.unwrap_or(5.0) },
+            design,
+            extra,
+            exclude,
+            // They were read once for the spec, which was told of them.
+            extractors: Arc::new(sections.extractors().unwrap_or_else(|_| Extractors::none())),
+            command: sections.command.map(toml::Spanned::into_inner),
             text: self.text.into(),
         };
         self.size(&table, &study);
@@ -141,14 +203,33 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn subject<'s>(&mut self, table: &DeTable<'_>, subjects: &'s [SubjectSpec]) -> Option<&'s SubjectSpec> {
-        let names = || subjects.iter().map(|s| s.name.as_str());
+    pub(crate) fn wrong(&mut self, (at, what, expected, nearest): Wrong) {
+        let fault = self.fault(at, what, expected);
+        *fault = fault.clone().nearest(nearest);
+    }
+
+    fn subject(
+        &mut self,
+        table: &DeTable<'_>,
+        subjects: &[SubjectSpec],
+        sections: &Sections,
+    ) -> Option<SubjectSpec> {
+        let names = || subjects.iter().map(|s| s.name.as_str()).chain([command::NAME]);
         let Some((key, value)) = find(table, "subject") else {
             self.fault(0..0, "field `subject` is missing".into(), one_of(names()));
             return None;
         };
         let name = self.text(key, value)?;
-        let found = subjects.iter().find(|s| s.name == name);
+        if name == command::NAME {
+            return self.command(table, sections);
+        }
+        for section in ["command", "extract"] {
+            if let Some((key, _)) = find(table, section) {
+                let message = format!("field `{section}` is only for `subject = \"{}\"`", command::NAME);
+                self.fault(key.span(), message, "to be left out");
+            }
+        }
+        let found = subjects.iter().find(|s| s.name == name).cloned();
         if found.is_none() {
             let nearest = nearest_word(&name, names()).map(str::to_owned);
             let fault =
@@ -184,15 +265,25 @@ impl<'t> Reader<'t> {
             let Some(factor) = subject.factors.iter().find(|f| f.name == key.get_ref().as_ref()) else {
                 continue;
             };
+            let Some(written) = self.written(key, value, &level::expected(factor)) else { continue };
+            if subject.name != command::NAME && !(written.unit.is_empty() && written.description.is_empty()) {
+                let message = format!("factor `{}`: its unit and description are the subject's", factor.name);
+                self.fault(value.span(), message, "`levels` alone");
+            }
             let mut levels = Vec::new();
-            for item in self.list(key, value) {
-                let Some(level) = self.level(key, item, factor) else { continue };
+            for (given, at) in written.levels {
+                let level = match level::check(factor, given) {
+                    Ok(level) => level,
+                    Err(Fault { wrong, nearest }) => {
+                        let message = format!("setting `{}`: {wrong}", factor.name);
+                        let fault = self.fault(at, message, level::expected(factor));
+                        *fault = fault.clone().nearest(nearest);
+                        continue;
+                    }
+                };
                 if levels.contains(&level) {
-                    self.fault(
-                        item.span(),
-                        format!("factor `{}`: level {level} stands twice", factor.name),
-                        "each once",
-                    );
+                    let message = format!("factor `{}`: level {level} stands twice", factor.name);
+                    self.fault(at, message, "each once");
                 } else {
                     levels.push(level);
                 }
@@ -284,7 +375,7 @@ impl<'t> Reader<'t> {
         read(self, key, value)
     }
 
-    fn text(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<String> {
+    pub(crate) fn text(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<String> {
         if let DeValue::String(text) = value.get_ref() {
             return Some(text.to_string());
         }
@@ -329,7 +420,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    fn list<'a, 'i>(&mut self, key: &Key<'_>, value: &'a Value<'i>) -> Vec<&'a Value<'i>> {
+    pub(crate) fn list<'a, 'i>(&mut self, key: &Key<'_>, value: &'a Value<'i>) -> Vec<&'a Value<'i>> {
         match value.get_ref() {
             DeValue::Array(items) if items.is_empty() => {
                 self.fault(
@@ -352,14 +443,27 @@ impl<'t> Reader<'t> {
     }
 
     fn size(&mut self, table: &DeTable<'_>, study: &StudyFile) {
-        let runs = study
-            .factors
-            .iter()
-            .try_fold(u64::from(study.repeats), |n, (_, levels)| n.checked_mul(levels.len() as u64));
-        if runs.is_none_or(|n| n > MAX_RUNS) {
-            let at = find(table, "factors").map_or(0..0, |(key, _)| key.span());
-            let shown = runs.map_or("too many".into(), |n| n.to_string());
-            self.fault(at, format!("the matrix makes {shown} runs"), format!("at most {MAX_RUNS}"));
+        let matrix = study.factors.iter().try_fold(1u64, |n, (_, levels)| n.checked_mul(levels.len() as u64));
+        let whole = study.design.kind == DesignKind::Full;
+        let at = find(table, "factors").map_or(0..0, |(key, _)| key.span());
+        // Even where most of it is excluded: each point has to be looked at.
+        if whole && matrix.is_none_or(|n| n > 10 * MAX_RUNS) {
+            let shown = matrix.map_or("too many".into(), |n| n.to_string());
+            self.fault(at, format!("the matrix has {shown} points"), format!("at most {}", 10 * MAX_RUNS));
+            return;
+        }
+        if !self.faults.is_empty() {
+            return;
+        }
+        let points = study.points().len() as u64;
+        match points * u64::from(study.repeats) {
+            0 => {
+                self.fault(at, "no point is left to be run".into(), "a design with at least one point");
+            }
+            runs if runs > MAX_RUNS => {
+                self.fault(at, format!("the matrix makes {runs} runs"), format!("at most {MAX_RUNS}"));
+            }
+            _ => {}
         }
     }
 }
@@ -379,7 +483,7 @@ pub(crate) fn plain(value: &DeValue<'_>) -> Option<Level> {
     }
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
@@ -391,7 +495,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = names.map(|n| format!("`{n}`")).collect();
     match quoted.as_slice() {
         [] => "nothing".into(),

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use probe::{Table, Value};
 use recording::Address;
 use recording::spec::{Levels, Panel, SubjectSpec};
 use recording::wire::Ready;
 use thiserror::Error;
+use units::Nanos;
 
 use crate::conflict::Conflict;
 
@@ -98,12 +100,23 @@ pub trait EventSink {
         span: Duration,
         check: &mut dyn FnMut() -> Result<(), SubjectError>,
     ) -> Result<(), SubjectError>;
+    /// Looks after the run without waiting; to be called several times a second while the subject waits for something itself.
+    ///
+    /// # Errors
+    /// As [`EventSink::wait_ready`].
+    fn look(&mut self) -> Result<(), SubjectError>;
     /// The window starts now.
     fn begin_window(&mut self);
     /// The window ends now.
     fn end_window(&mut self);
     /// Marks the present instant.
     fn event(&mut self, panel: Option<Panel>, kind: &str, text: &str);
+    /// Adds a row to `<panel>.<table>`, stamped with the collector's clock; the first one makes the table. For what no program
+    /// of the run reports itself.
+    ///
+    /// # Errors
+    /// The row is not of the table's form, or nothing can be written.
+    fn row(&mut self, panel: Panel, table: &Table, at: Nanos, values: &[Value]) -> Result<(), SubjectError>;
     /// Checks that the programs of `panels` answer; waits a moment for one that has not been heard of just now.
     ///
     /// # Errors

@@ -60,13 +60,13 @@ fn a_whole_file_is_read_with_its_levels_in_order() {
     assert_eq!(study.fixed["cursor"], Level::Bool(true), "defaults of the subject are recorded too");
     assert!(!study.fixed.contains_key("fps"));
     assert_eq!(study.subject.responses.len(), 1);
-    assert_eq!(study.points(), 4);
+    assert_eq!(study.points().len(), 4);
 }
 
 #[test]
 fn the_least_file_is_one_point_at_the_defaults() {
     let study = parse("subject = \"streaming\"").unwrap();
-    assert_eq!((study.points(), study.repeats, study.seed), (1, 3, None));
+    assert_eq!((study.points().len(), study.repeats, study.seed), (1, 3, None));
     assert_eq!(study.subject.responses.len(), 2);
 }
 
@@ -229,4 +229,139 @@ fn what_can_only_fail_is_told_at_its_place_in_the_file() {
     ];
     assert_eq!(places, expected);
     assert!(study.check("x.toml", &|_| Vec::new()).is_ok());
+}
+
+const COMMAND: &str = "subject = \"command\"\n[command]\nrun = [\"xz\", \"-{level}\", \"{mode}\"]\n";
+
+#[test]
+fn a_commands_settings_have_the_domains_that_their_levels_tell() {
+    let text = format!(
+        "{COMMAND}[[extract]]\nname = \"ratio\"\nfile = \"stdout\"\nregex = '([\\d.]+)'\nunit = \"%\"\n[factors]\n\
+         level = {{ levels = \"1..7 step 3\", unit = \"l\", description = \"effort\" }}\n[fixed]\nmode = \"fast\"\n"
+    );
+    let study = parse(&text).unwrap();
+    assert_eq!(study.factors, [("level".into(), [1, 4, 7].map(Level::Int).to_vec())]);
+    let level = &study.subject.factors[0];
+    assert_eq!((level.unit.as_str(), level.description.as_str()), ("l", "effort"));
+    assert_eq!(level.domain, Domain::Int { min: 1, max: 7 });
+    let ratio = &study.subject.responses[0];
+    assert_eq!(
+        (ratio.name.as_str(), ratio.table.as_str(), ratio.unit.as_str()),
+        ("ratio", "host.results", "%")
+    );
+    assert_eq!((study.warmup_s, study.record_s), (0.0, 0.0));
+}
+
+#[test]
+fn what_is_wrong_with_a_command_is_told_with_the_remedy() {
+    for (text, expected) in [
+        ("subject = \"command\"\n".to_owned(), "section [command] is missing"),
+        (format!("{COMMAND}[factors]\nlevel = [1]\n"), "there is no setting `mode`"),
+        (
+            format!("{COMMAND}[factors]\nlevel = [1]\nmode = [\"a\"]\nmore = [1]\n"),
+            "factor `more` stands nowhere in [command]",
+        ),
+        (
+            format!("{COMMAND}[factors]\nlevel = [1, \"a\"]\n[fixed]\nmode = 1\n"),
+            "factor `level`: its levels are of several types",
+        ),
+        (
+            format!("{COMMAND}[factors]\nlevel = \"1..9 step 3\"\n[fixed]\nmode = 1\n"),
+            "steps of 3 from 1 do not reach 9",
+        ),
+        (
+            format!("record_s = 3\n{COMMAND}[factors]\nlevel = [1]\n[fixed]\nmode = 1\n"),
+            "a command takes the time that it takes",
+        ),
+        (
+            format!("{COMMAND}executions = 0\n[factors]\nlevel = [1]\n[fixed]\nmode = 1\n"),
+            "field `executions` of [command]: 0 is not",
+        ),
+        (format!("{COMMAND}rnu = 0\n"), "unknown field `rnu`"),
+        (
+            "subject = \"streaming\"\n[command]\nrun = \"x\"\n".to_owned(),
+            "field `command` is only for `subject = \"command\"`",
+        ),
+    ] {
+        let told = parse(&text).unwrap_err().to_string();
+        assert!(told.contains(expected), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn ranges_exclusions_and_points_make_the_design() {
+    let points = |text: &str| {
+        let study = parse(&format!("subject = \"streaming\"\n{text}"));
+        let study = study.unwrap_or_else(|faults| panic!("{faults}"));
+        let told = |point: &recording::spec::Levels| {
+            point.values().map(Level::to_string).collect::<Vec<_>>().join(" ")
+        };
+        study.points().iter().map(told).collect::<Vec<_>>()
+    };
+    let factors = "[factors]\ncodec = [\"vp8\", \"h264\"]\nfps = \"20..60 step 20\"\n";
+    assert_eq!(points(factors).len(), 6);
+    let excluded = format!("exclude = [\"codec == 'vp8' and fps > 20\", \"fps == 40\"]\n{factors}");
+    assert_eq!(points(&excluded), ["vp8 20", "h264 20", "h264 60"]);
+    let more = "[[points]]\ncodec = \"mjpeg\"\nfps = 240\n[[points]]\ncodec = \"vp8\"\nfps = 20\n";
+    assert_eq!(points(&format!("{excluded}{more}")), ["vp8 20", "h264 20", "h264 60", "mjpeg 240"]);
+    let only = format!("{factors}{more}[design]\nkind = \"points\"\n");
+    assert_eq!(points(&only), ["mjpeg 240", "vp8 20"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_design_is_told_with_its_place() {
+    let factors = "[factors]\nfps = [20, 40]\n";
+    for (text, expected) in [
+        (
+            format!("exclude = [\"fsp > 3\"]\n{factors}"),
+            "x.toml:2:13: error: field `exclude`: there is no setting `fsp`",
+        ),
+        (format!("exclude = [\"fps > 3\"]\n{factors}"), "no point is left to be run"),
+        (
+            format!("{factors}[[points]]\nfps = 20\nbitrate = 2\n"),
+            "field `bitrate` of [[points]]: it is not varied",
+        ),
+        (format!("{factors}[[points]]\n"), "a point has no level of `fps`"),
+        (format!("{factors}[[points]]\nfps = 900\n"), "900 is out of range"),
+        (format!("{factors}[design]\nkind = \"latin\"\n"), "unknown variant `latin`"),
+        ("[factors]\nfps = \"900..1000 step 50\"\n".to_owned(), "900 is out of range"),
+        (
+            "[factors]\nfps = { levels = [20], unit = \"Hz\" }\n".to_owned(),
+            "its unit and description are the subject's",
+        ),
+    ] {
+        let told = parse(&format!("subject = \"streaming\"\n{text}")).unwrap_err().to_string();
+        assert!(told.contains(expected), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn a_study_makes_responses_of_its_own() {
+    let response = |text: &str| {
+        let text =
+            format!("subject = \"streaming\"\n[factors]\nfps = [20]\n[[response]]\nname = \"x\"\n{text}");
+        parse(&text)
+            .map(|study| study.subject.responses.last().unwrap().clone())
+            .map_err(|faults| faults.to_string())
+    };
+    let made = response(
+        "indicator = \"client.frames.queue\"\nstatistic = \"p99\"\nunit = \"1\"\nbetter = \"lower\"\n",
+    )
+    .unwrap();
+    assert_eq!((made.table.as_str(), made.column.as_str()), ("client.frames", "queue"));
+    assert_eq!((made.statistic, made.better), (Statistic::P99, Better::Lower));
+    let like = response("indicator = \"delivered_fps\"\nstatistic = \"max\"\n").unwrap();
+    assert_eq!(
+        (like.table.as_str(), like.column.as_str(), like.unit.as_str()),
+        ("guest.frames", "t_ns", "1")
+    );
+    for (text, expected) in [
+        ("indicator = \"deliverd_fps\"\n", "nearest valid: delivered_fps"),
+        ("indicator = \"guest.frames.t_ns\"\nscale = 0\n", "its scale is 0"),
+        ("indicator = \"guest.frames.t_ns\"\nstatistic = \"p42\"\n", "unknown variant `p42`"),
+        ("indicator = \"guest.frames.t_ns\"\nunti = \"s\"\n", "unknown field `unti`"),
+    ] {
+        let told = response(text).unwrap_err();
+        assert!(told.contains(expected), "{told}");
+    }
 }

@@ -162,6 +162,28 @@ impl Extractors {
         out
     }
 
+    /// The columns of single values and of series that they give, with panel and table, in order of the file. Those of a
+    /// `prometheus` extractor are known only once there is something to look into.
+    pub fn columns(&self) -> Vec<(Panel, String, Column)> {
+        let known = self.0.iter().filter(|extractor| !matches!(extractor.method, Method::Prometheus));
+        let of = |extractor: &Extractor| {
+            let table = match extractor.series {
+                true => extractor.table(),
+                false => name(extractor.entry.table.as_deref().unwrap_or(RESULTS)),
+            };
+            let columns = 0..extractor.columns.len();
+            let place = |i| (extractor.panel(), table.clone(), extractor.column(i));
+            columns.map(place).collect::<Vec<_>>()
+        };
+        known.flat_map(of).collect()
+    }
+
+    /// What they find in the files of a run's folder, and what was passed over.
+    pub fn read_run(&self, dir: &Path) -> (Vec<ImportedTable>, Skips) {
+        let found = self.apply(dir);
+        (found.tables, found.skips)
+    }
+
     /// Looks into `bytes` as if they were the file of every extractor.
     pub fn look_into(&self, bytes: &[u8]) -> Vec<ImportedTable> {
         let mut out = Extracted::default();

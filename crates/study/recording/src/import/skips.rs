@@ -40,6 +40,11 @@ impl Skips {
         self.0.get(kind).map_or(0, |(n, _)| *n)
     }
 
+    /// The kinds, and how often each was counted.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(kind, (n, _))| (kind.as_str(), *n))
+    }
+
     /// By kind with the place of the first, as [`crate::facts::ImportFacts::skipped`] has it.
     pub fn into_facts(self) -> BTreeMap<String, u64> {
         let said = |kind: String, place: String| {
