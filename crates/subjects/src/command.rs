@@ -50,7 +50,7 @@ impl Command {
             _ => self.study.cleanup.clone(),
         };
         let Some(text) = text else { return Ok(()) };
-        let run_dir = sink.run_dir().to_owned();
+        let run_dir = absolute(sink.run_dir())?;
         let text =
             substituted(&text, settings, &run_dir.display().to_string()).map_err(SubjectError::Setting)?;
         let mut shell = Process::new("sh");
@@ -72,7 +72,7 @@ impl Command {
         limit: Duration,
         sink: &mut dyn EventSink,
     ) -> Result<Used, SubjectError> {
-        let run_dir = sink.run_dir().to_owned();
+        let run_dir = absolute(sink.run_dir())?;
         let dir_text = run_dir.display().to_string();
         let text = |text: &str| substituted(text, settings, &dir_text).map_err(SubjectError::Setting);
         let directory = match &self.study.directory {
@@ -131,7 +131,7 @@ impl Command {
         measured: bool,
         sink: &mut dyn EventSink,
     ) -> Result<(), SubjectError> {
-        let run_dir = sink.run_dir().to_owned();
+        let run_dir = absolute(sink.run_dir())?;
         sink.look()?;
         self.hook("prepare", settings, sink)?;
         let process = self.process(settings, &run_dir)?;
@@ -193,6 +193,11 @@ impl Command {
         }
         Ok(())
     }
+}
+
+/// A command has a working directory of its own.
+fn absolute(dir: &Path) -> Result<PathBuf, SubjectError> {
+    std::path::absolute(dir).map_err(|source| SubjectError::Io { what: "no working directory".into(), source })
 }
 
 /// Columns that belong together, in order.

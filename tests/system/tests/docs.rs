@@ -1,4 +1,4 @@
-//! The worked examples of `docs/streaming.md` and `docs/recording.md`, run as they stand there.
+//! The worked examples of `docs/streaming.md`, `docs/recording.md` and `docs/commands.md`, run as they stand there.
 #![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
 
 use std::net::TcpListener;
@@ -37,6 +37,39 @@ fn the_example_of_recording_works_as_it_is_written() {
     let frames = recording::reader::read_table(&folder.path().join("demo/runs/r0001-p00-k0"), "guest.cpu");
     let rows = frames.unwrap().rows;
     assert!((5..=65).contains(&rows), "{rows} rows in six seconds of at most ten a second");
+}
+
+#[test]
+fn the_example_of_commands_works_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(example(include_str!("../../../docs/commands.md")), folder.path());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}");
+    for expected in ["block", "512", "2048", "8192", "speed", "as dd says", "time", "memory"] {
+        assert!(told.contains(expected), "no {expected} in:\n{told}");
+    }
+}
+
+/// The studies of well-known programs, with one run of each point.
+#[test]
+fn the_studies_that_ship_run_and_tell_what_they_promise() {
+    for (file, text, response, least) in [
+        ("compress", include_str!("../../../studies/compress.toml"), "size", 11),
+        ("encode", include_str!("../../../studies/encode.toml"), "rate", 6),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let once = text.replace("repeats = 3", "repeats = 1");
+        assert_ne!(once, text);
+        std::fs::write(folder.path().join(format!("{file}.toml")), once).unwrap();
+        let output = run(&format!("triptych run {file}.toml --json"), folder.path());
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&told["failed"], &told["complete"]), (&serde_json::json!([]), &told["planned"]), "{file}");
+        let cells = told["table"]["responses"][response]["cells"].as_array().unwrap();
+        assert_eq!(cells.len(), least, "{file}");
+        for cell in cells {
+            assert!(cell["mean"].as_f64().is_some_and(|mean| mean > 0.0), "{file}: {cell}");
+        }
+    }
 }
 
 /// The first example of a document.
