@@ -10,7 +10,8 @@ use std::time::Duration;
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
 use anyhow::bail;
-use bench::{Campaign, StudyFile, StudyOutcome};
+use bench::{Campaign, Machine, StudyFile, StudyOutcome, Watchers};
+use probe::{Table, Value};
 use recording::Address;
 use recording::collector::AGENT;
 use recording::spec::Panel;
@@ -19,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use store::Study;
 use subjects::streaming::programs_folder;
 use thiserror::Error;
+use units::Nanos;
 
 use crate::Exit;
 use crate::args;
@@ -52,9 +54,10 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     };
     let cancel = watch_signals()?;
     let mut subject = subjects::of(study.as_ref(), programs_folder());
-    let mut watch = |collector: &Address| watch(collector);
+    let (mut agent, mut machine) = (|collector: &Address| watch(collector), ThisMachine::default());
+    let watchers = Watchers { agent: &mut agent, machine: Some(&mut machine) };
     let outcome =
-        bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut Bar::default(), &mut watch)?;
+        bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut Bar::default(), watchers)?;
     let dir = campaign.dir.clone();
     drop(campaign);
     report(options, &dir, &outcome)?;
@@ -86,6 +89,31 @@ fn watch(collector: &Address) -> Option<Box<dyn std::any::Any>> {
             None
         }
     }
+}
+
+/// This machine as the engine samples it where no agent does: the samplers stay open from run to run.
+#[derive(Default)]
+struct ThisMachine(Vec<Box<dyn agent::sampler::Sampler>>);
+
+impl Machine for ThisMachine {
+    fn sample(&mut self, row: &mut dyn FnMut(&Table, Nanos, &[Value])) {
+        if self.0.is_empty() {
+            self.0 = catalogue::defaults();
+        }
+        let mut rows = RowsOnly(row);
+        self.0.iter_mut().for_each(|sampler| sampler.sample(&mut rows));
+    }
+}
+
+/// Facts and marks of samplers are an agent's to tell.
+struct RowsOnly<'a>(&'a mut dyn FnMut(&Table, Nanos, &[Value]));
+
+impl agent::sampler::Rows for RowsOnly<'_> {
+    fn row(&mut self, table: &Table, at: Nanos, values: &[Value]) {
+        (self.0)(table, at, values);
+    }
+    fn mark(&mut self, _: &str, _: &str) {}
+    fn fact(&mut self, _: &str, _: &str) {}
 }
 
 /// The study file is not there, or is no text.

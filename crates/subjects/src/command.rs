@@ -197,7 +197,8 @@ impl Command {
 
 /// A command has a working directory of its own.
 fn absolute(dir: &Path) -> Result<PathBuf, SubjectError> {
-    std::path::absolute(dir).map_err(|source| SubjectError::Io { what: "no working directory".into(), source })
+    std::path::absolute(dir)
+        .map_err(|source| SubjectError::Io { what: "no working directory".into(), source })
 }
 
 /// Columns that belong together, in order.
@@ -258,6 +259,10 @@ impl Used {
 impl Subject for Command {
     fn spec(&self) -> Result<SubjectSpec, SubjectError> {
         Ok(self.spec.clone())
+    }
+
+    fn reports(&self) -> bool {
+        false
     }
 
     fn prepare(&mut self, point: &Point) -> Result<(), SubjectError> {

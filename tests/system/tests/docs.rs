@@ -63,7 +63,11 @@ fn the_studies_that_ship_run_and_tell_what_they_promise() {
         std::fs::write(folder.path().join(format!("{file}.toml")), once).unwrap();
         let output = run(&format!("triptych run {file}.toml --json"), folder.path());
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&told["failed"], &told["complete"]), (&serde_json::json!([]), &told["planned"]), "{file}");
+        assert_eq!(
+            (&told["failed"], &told["complete"]),
+            (&serde_json::json!([]), &told["planned"]),
+            "{file}"
+        );
         let cells = told["table"]["responses"][response]["cells"].as_array().unwrap();
         assert_eq!(cells.len(), least, "{file}");
         for cell in cells {

@@ -12,14 +12,17 @@ use recording::facts::{self, PlannedRun, RunFacts, RunStatus};
 use recording::files::Reserve;
 use recording::spec::Levels;
 
+use crate::alone::Alone;
 use crate::campaign::Campaign;
 use crate::error::BenchError;
 use crate::estimate::Estimate;
-use crate::own::OwnUse;
 use crate::plan::WRITER;
 use crate::progress::{Progress, RunEnd};
-use crate::sink::RunSink;
+use crate::sink::{Link, Machine, RunSink};
 use crate::subject::{EventSink, Outcome, Point, Subject, SubjectError};
+
+/// A window below this tells nothing of the machine, in nanoseconds.
+const SHORT_NS: i64 = 500_000_000;
 
 /// How a study ended.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,14 @@ pub struct StudyOutcome {
 /// once that listens, and what it made is dropped before the record is closed.
 pub type Watch<'a> = dyn FnMut(&Address) -> Option<Box<dyn Any>> + 'a;
 
+/// What else goes on beside a run, and who tells.
+pub struct Watchers<'a> {
+    /// For runs whose programs report to a collector.
+    pub agent: &'a mut Watch<'a>,
+    /// For runs of which nothing reports.
+    pub machine: Option<&'a mut dyn Machine>,
+}
+
 /// As [`run_study_watched`], with nobody watching.
 ///
 /// # Errors
@@ -50,7 +61,8 @@ pub fn run_study(
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<StudyOutcome, BenchError> {
-    run_study_watched(campaign, subject, cancel, progress, &mut |_| None)
+    let mut nobody = |_: &Address| None;
+    run_study_watched(campaign, subject, cancel, progress, Watchers { agent: &mut nobody, machine: None })
 }
 
 /// Runs every run of `campaign` that is not complete; sets aside what earlier attempts left.
@@ -63,7 +75,7 @@ pub fn run_study_watched(
     subject: &mut dyn Subject,
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
-    watch: &mut Watch<'_>,
+    mut watchers: Watchers<'_>,
 ) -> Result<StudyOutcome, BenchError> {
     let spec = subject.spec().map_err(BenchError::Spec)?;
     let study = &campaign.facts;
@@ -80,6 +92,7 @@ pub fn run_study_watched(
     };
     progress.study_started(&campaign.dir, study, outcome.complete);
     let mut estimate = Estimate::new(Duration::from_secs_f64(study.warmup_s + study.record_s));
+    let mut alone = (!subject.reports()).then(|| Alone::new(campaign));
     for (i, run) in pending.iter().enumerate() {
         if cancel.load(Ordering::Relaxed) {
             outcome.interrupted = true;
@@ -90,7 +103,10 @@ pub fn run_study_watched(
         let end = {
             progress.run_started(run, &levels(campaign, run));
             let mut tick = || progress.tick(estimate.left(left, started.elapsed()));
-            one_run(campaign, run, subject, cancel, &mut tick, watch)
+            match &mut alone {
+                Some(alone) => alone.run(run, subject, cancel, &mut tick, &mut watchers.machine),
+                None => one_run(campaign, run, subject, cancel, &mut tick, watchers.agent),
+            }
         };
         match end.status {
             RunStatus::Complete => outcome.complete += 1,
@@ -102,10 +118,13 @@ pub fn run_study_watched(
         estimate.measured(started.elapsed());
         progress.run_ended(&end, estimate.left(left - 1, Duration::ZERO));
     }
+    if let Some(alone) = &mut alone {
+        alone.commit().map_err(BenchError::Facts)?;
+    }
     Ok(outcome)
 }
 
-fn levels(campaign: &Campaign, run: &PlannedRun) -> Levels {
+pub(crate) fn levels(campaign: &Campaign, run: &PlannedRun) -> Levels {
     let point = campaign.facts.points.iter().find(|p| p.index == run.point);
     point.map(|p| p.levels.clone()).unwrap_or_default()
 }
@@ -175,16 +194,33 @@ fn execute(
     let watcher = watch(collector.address());
     let seconds = Duration::from_secs_f64;
     let (warmup, record) = (seconds(campaign.facts.warmup_s), seconds(campaign.facts.record_s));
-    let mut own = OwnUse::start(dir);
-    let mut each = || {
-        own.tick();
-        tick();
-    };
-    let mut sink = RunSink::new(&collector, dir.into(), warmup, record, cancel, &mut each);
-    let ended = subject.prepare(point).and_then(|()| subject.run(&mut sink));
+    let link = Link::Collector(&collector);
+    let mut sink = RunSink::new(link, dir.into(), warmup, record, cancel, tick, None);
+    drive(subject, point, &mut sink, facts);
+    if facts.status == RunStatus::Failed {
+        let reason = facts.reason.clone();
+        sink.event(None, "fault", &reason);
+    }
+    drop(watcher);
+    facts.ended = facts::now();
+    drop(reserve);
+    collector.close(facts.clone()).map_err(|error| match facts.reason.as_str() {
+        "" => chain(&error),
+        reason => format!("{reason}; then: {}", chain(&error)),
+    })
+}
+
+/// Prepares, runs and tears down; closes the tables that no program fills. How it ended and the window go to `facts`.
+pub(crate) fn drive(subject: &mut dyn Subject, point: &Point, sink: &mut RunSink<'_>, facts: &mut RunFacts) {
+    let ended = subject.prepare(point).and_then(|()| subject.run(sink));
     let torn_down = subject.teardown();
-    let ended = ended.and_then(|outcome| sink.close_tables().map(|()| outcome));
+    sink.sample_own();
     let window_ns = sink.window_ns();
+    if !subject.reports() && window_ns.is_none_or(|[start, end]| end - start < SHORT_NS) {
+        sink.leave_out_counters();
+    }
+    let ended = ended.and_then(|outcome| sink.tables().close().map(|()| outcome));
+    facts.window_ns = window_ns;
     (facts.status, facts.reason) = match (ended, torn_down) {
         (Ok(Outcome::Complete), Ok(())) if window_ns.is_none() => {
             (RunStatus::Failed, "the subject ended without recording a window".into())
@@ -196,19 +232,6 @@ fn execute(
         }
         (Err(error), _) => (RunStatus::Failed, chain(&error)),
     };
-    if facts.status == RunStatus::Failed {
-        let reason = facts.reason.clone();
-        sink.event(None, "fault", &reason);
-    }
-    own.finish();
-    drop(watcher);
-    facts.window_ns = window_ns;
-    facts.ended = facts::now();
-    drop(reserve);
-    collector.close(facts.clone()).map_err(|error| match facts.reason.as_str() {
-        "" => chain(&error),
-        reason => format!("{reason}; then: {}", chain(&error)),
-    })
 }
 
 /// An error with its causes, on one line.

@@ -2,6 +2,7 @@
 //!
 //! The engine prints nothing (see [`Progress`]), knows no system, and never ends a study because of one run.
 
+mod alone;
 mod campaign;
 pub mod command;
 pub mod condition;
@@ -28,10 +29,11 @@ pub use campaign::Campaign;
 pub use conflict::Conflict;
 pub use design::{Design, DesignKind};
 pub use diagnostic::{Diagnostic, Faults, nearest_word};
-pub use engine::{StudyOutcome, Watch, chain, run_study, run_study_watched};
+pub use engine::{StudyOutcome, Watch, Watchers, chain, run_study, run_study_watched};
 pub use error::BenchError;
 pub use estimate::{Estimate, Left};
 pub use level::is_level;
 pub use progress::{Progress, RunEnd, Silent};
+pub use sink::Machine;
 pub use study_file::{MAX_FILE, MAX_RUNS, StudyFile};
 pub use subject::{EventSink, Outcome, Point, Subject, SubjectError};

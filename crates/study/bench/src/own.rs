@@ -5,12 +5,12 @@
 //! run goes on without it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use probe::{ColumnType, Table};
-use recording::files::{TableWriter, to_parquet};
+use probe::{ColumnType, Table, Value};
 use units::{Clock, MonotonicClock};
+
+use crate::tables::Tables;
 
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,12 +20,11 @@ const LOOK: (u64, u64) = (4, 5);
 /// Most processes that are followed.
 const MAX_PROCESSES: usize = 1024;
 /// Name of the table's files.
-const STEM: &str = "collector.process";
+pub(crate) const STEM: &str = "collector.process";
 
 /// Samples the study's own use while a run goes on.
 pub(crate) struct OwnUse {
-    dir: PathBuf,
-    writer: Option<TableWriter>,
+    table: Table,
     next: Instant,
     samples: u64,
     processes: Vec<u32>,
@@ -40,32 +39,21 @@ fn table() -> Table {
 }
 
 impl OwnUse {
-    /// Begins a table in the run's folder.
-    pub(crate) fn start(dir: &Path) -> Self {
-        let writer = TableWriter::create(dir, STEM, &table())
-            .inspect_err(|error| tracing::debug!(%error, "the study's own use is not recorded"));
-        Self { dir: dir.into(), writer: writer.ok(), next: Instant::now(), samples: 0, processes: Vec::new() }
+    /// Its first sample is due.
+    pub(crate) fn start() -> Self {
+        Self { table: table(), next: Instant::now(), samples: 0, processes: Vec::new() }
     }
 
     /// Takes a sample when it is time for one.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self, tables: &mut Tables) {
         if Instant::now() >= self.next {
             self.next = Instant::now() + EVERY;
-            self.sample();
+            self.sample(tables);
         }
     }
 
-    /// Takes the last sample and closes the table.
-    pub(crate) fn finish(mut self) {
-        self.sample();
-        let Some(writer) = self.writer.take() else { return };
-        if let Err(error) = writer.finish().and_then(|()| to_parquet(&self.dir, STEM).map(drop)) {
-            tracing::debug!(%error, "the study's own use is not recorded");
-        }
-    }
-
-    fn sample(&mut self) {
-        let Some(writer) = &mut self.writer else { return };
+    /// Takes a sample. A full disk is told when the run is closed.
+    pub(crate) fn sample(&mut self, tables: &mut Tables) {
         if self.samples < LOOK.0 || self.samples.is_multiple_of(LOOK.1) {
             self.processes = tree(std::process::id());
         }
@@ -75,11 +63,9 @@ impl OwnUse {
             self.processes.iter().filter_map(|pid| used(*pid)).fold([0u64; 2], |sum, [user, system]| {
                 [sum[0].saturating_add(user), sum[1].saturating_add(system)]
             });
-        let row =
-            [MonotonicClock.now().0 as u64, used[0].saturating_mul(tick_ns), used[1].saturating_mul(tick_ns)];
-        if let Err(error) = writer.write(&row) {
-            tracing::debug!(%error, "the study's own use is not recorded any further");
-            self.writer = None;
+        let row = used.map(|ticks| Value::U64(ticks.saturating_mul(tick_ns)));
+        if let Err(error) = tables.row(STEM, &self.table, MonotonicClock.now(), &row) {
+            tracing::debug!(%error, "the study's own use is not recorded");
         }
     }
 }
@@ -126,11 +112,12 @@ mod tests {
     #[test]
     fn work_of_a_child_is_in_the_table() {
         let dir = tempfile::tempdir().unwrap();
-        let mut own = OwnUse::start(dir.path());
-        own.sample();
+        let (mut own, mut tables) = (OwnUse::start(), Tables::new(dir.path()));
+        own.sample(&mut tables);
         let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
         assert!(std::process::Command::new("sh").args(["-c", work]).status().unwrap().success());
-        own.finish();
+        own.sample(&mut tables);
+        tables.close().unwrap();
         let table = recording::reader::read_table(dir.path(), STEM).unwrap();
         let sum =
             |row: usize| table.u64("cpu_user_ns").unwrap()[row] + table.u64("cpu_system_ns").unwrap()[row];

@@ -42,6 +42,12 @@ pub trait Subject: Send {
     /// What the subject needs to know itself is missing.
     fn spec(&self) -> Result<SubjectSpec, SubjectError>;
 
+    /// Whether programs of a run report to a collector. Where none does there is none either, and the engine samples the machine
+    /// itself: a run costs milliseconds then.
+    fn reports(&self) -> bool {
+        true
+    }
+
     /// What can only fail at a point whose levels are each valid. Asked before anything is run; also [`Subject::prepare`]
     /// refuses such a point.
     fn conflicts(&self, settings: &Levels) -> Vec<Conflict> {

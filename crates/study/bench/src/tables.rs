@@ -1,69 +1,99 @@
-//! Tables that a subject fills itself, beside those of the programs of its run.
+//! Tables that the engine or a subject fills itself, beside those of the programs of a run.
+//!
+//! Rows wait in memory for half a second at most; then they are on the disk. The table of a run that is over before goes
+//! there as a whole.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use probe::{Table, Value};
-use recording::files::{FileError, TableWriter, to_parquet};
-use recording::spec::Panel;
+use recording::files::{FileError, TableWriter, to_parquet, write_table};
 use units::Nanos;
 
 use crate::subject::SubjectError;
 
-/// What was added is safe on the disk after this time at the latest, or at the end.
+/// What was added is safe on the disk after this time at the latest.
 const SYNC_EVERY: Duration = Duration::from_millis(500);
+
+struct Filling {
+    table: Table,
+    /// Rows that wait.
+    words: Vec<u64>,
+    rows: usize,
+    writer: Option<TableWriter>,
+}
 
 /// The tables of a run under way.
 pub(crate) struct Tables {
     dir: PathBuf,
-    open: BTreeMap<String, TableWriter>,
+    filling: BTreeMap<String, Filling>,
     synced: Instant,
 }
 
 impl Tables {
     /// None yet, in the run's folder.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.into(), open: BTreeMap::new(), synced: Instant::now() }
+        Self { dir: dir.into(), filling: BTreeMap::new(), synced: Instant::now() }
     }
 
-    /// Adds a row.
+    /// Adds a row to the table of the files `stem`.
     pub(crate) fn row(
         &mut self,
-        panel: Panel,
+        stem: &str,
         table: &Table,
         at: Nanos,
         values: &[Value],
     ) -> Result<(), SubjectError> {
-        let stem = format!("{panel}.{}", table.name);
-        if !self.open.contains_key(&stem) {
-            let wrong =
-                |error: &dyn std::fmt::Display| SubjectError::Setting(format!("table {stem}: {error}"));
-            table.check().map_err(|error| wrong(&error))?;
-            let writer = TableWriter::create(&self.dir, &stem, table).map_err(failed)?;
-            self.open.insert(stem.clone(), writer);
+        if !self.filling.contains_key(stem) {
+            table.check().map_err(|error| SubjectError::Setting(format!("table {stem}: {error}")))?;
+            let filling = Filling { table: table.clone(), words: Vec::new(), rows: 0, writer: None };
+            self.filling.insert(stem.to_owned(), filling);
         }
-        let Some(writer) = self.open.get_mut(&stem) else { return Ok(()) };
-        if writer.width() != values.len() + 1 {
-            let what = format!("table {stem} has {} columns, not {}", writer.width() - 1, values.len());
+        let Some(filling) = self.filling.get_mut(stem) else { return Ok(()) };
+        if filling.table.columns.len() != values.len() {
+            let what =
+                format!("table {stem} has {} columns, not {}", filling.table.columns.len(), values.len());
             return Err(SubjectError::Setting(what));
         }
-        let words: Vec<u64> =
-            std::iter::once(at.0 as u64).chain(values.iter().map(|value| value.to_bits())).collect();
-        writer.append(&words).map_err(failed)?;
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.synced = Instant::now();
-            for writer in self.open.values_mut() {
-                writer.sync().map_err(failed)?;
-            }
+        filling.words.push(at.0 as u64);
+        filling.words.extend(values.iter().map(|value| value.to_bits()));
+        filling.rows += 1;
+        self.flush()
+    }
+
+    /// Puts what waits on the disk when it is time.
+    pub(crate) fn flush(&mut self) -> Result<(), SubjectError> {
+        if self.synced.elapsed() < SYNC_EVERY {
+            return Ok(());
+        }
+        self.synced = Instant::now();
+        for (stem, filling) in self.filling.iter_mut().filter(|(_, filling)| !filling.words.is_empty()) {
+            let writer = match &mut filling.writer {
+                Some(writer) => writer,
+                none => none.insert(TableWriter::create(&self.dir, stem, &filling.table).map_err(failed)?),
+            };
+            writer.write(&filling.words).map_err(failed)?;
+            filling.words.clear();
         }
         Ok(())
     }
 
-    /// Closes them: each becomes Parquet.
+    /// Leaves out tables of which nothing is on the disk yet.
+    pub(crate) fn leave_out(&mut self, which: impl Fn(&str) -> bool) {
+        self.filling.retain(|stem, filling| filling.writer.is_some() || !which(stem));
+    }
+
+    /// Closes them: each becomes Parquet. Those that were short are not synced, which is the caller's to do.
     pub(crate) fn close(&mut self) -> Result<(), SubjectError> {
-        for (stem, writer) in std::mem::take(&mut self.open) {
-            writer.finish().and_then(|()| to_parquet(&self.dir, &stem)).map_err(failed)?;
+        for (stem, mut filling) in std::mem::take(&mut self.filling) {
+            match filling.writer.take() {
+                None => write_table(&self.dir, &stem, &filling.table, &filling.words).map_err(failed)?,
+                Some(mut writer) => {
+                    writer.write(&filling.words).map_err(failed)?;
+                    writer.finish().and_then(|()| to_parquet(&self.dir, &stem)).map_err(failed)?;
+                }
+            }
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use units::{Clock, MonotonicClock};
 
-use crate::atomic::write_atomically;
+use crate::atomic::{write_atomically, write_unsynced};
 use crate::spec::{Levels, Panel, SubjectSpec};
 
 /// Major version of the study and run formats written here.
@@ -339,10 +339,13 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FactsError> {
     toml::from_str(&text).map_err(invalid)
 }
 
+fn text<T: Serialize>(path: &Path, facts: &T) -> Result<String, FactsError> {
+    toml::to_string(facts)
+        .map_err(|error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() })
+}
+
 fn write<T: Serialize>(path: &Path, facts: &T) -> Result<(), FactsError> {
-    let text = toml::to_string(facts)
-        .map_err(|error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() })?;
-    write_atomically(path, text.as_bytes()).map_err(|source| FactsError::Io {
+    write_atomically(path, text(path, facts)?.as_bytes()).map_err(|source| FactsError::Io {
         what: "write",
         path: path.to_owned(),
         source,
@@ -381,6 +384,16 @@ pub fn write_run(path: &Path, facts: &RunFacts) -> Result<(), FactsError> {
     write(path, facts)
 }
 
+/// As [`write_run`], for a caller that syncs many runs at once: what is there after a crash of the machine is not known before
+/// it has.
+///
+/// # Errors
+/// As there.
+pub fn write_run_unsynced(path: &Path, facts: &RunFacts) -> Result<(), FactsError> {
+    let failed = |source| FactsError::Io { what: "write", path: path.to_owned(), source };
+    write_unsynced(path, text(path, facts)?.as_bytes()).map_err(failed)
+}
+
 /// This instant, RFC 3339 in UTC.
 pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -389,6 +402,11 @@ pub fn now() -> String {
 impl RunFacts {
     /// A run that begins now, on this machine.
     pub fn begin(planned: &PlannedRun, asked: Levels, writer: &str) -> Self {
+        Self::on(HostFacts::read(), planned, asked, writer)
+    }
+
+    /// A run that begins now on a machine that was looked at before.
+    pub fn on(host: HostFacts, planned: &PlannedRun, asked: Levels, writer: &str) -> Self {
         Self {
             format: FORMAT,
             minor: FORMAT_MINOR,
@@ -403,7 +421,7 @@ impl RunFacts {
             started_ns: MonotonicClock.now().0,
             window_ns: None,
             asked,
-            host: HostFacts::read(),
+            host,
             panels: BTreeMap::new(),
             markers: Vec::new(),
             quality: None,

@@ -223,6 +223,28 @@ pub fn to_parquet(dir: &Path, stem: &str) -> Result<usize, FileError> {
     Ok(rows)
 }
 
+/// Writes a whole table as `<stem>.parquet`. Nothing is synced: the caller does so, for many files at once.
+///
+/// # Errors
+/// The disk is full or gone; then there is no such file.
+pub fn write_table(dir: &Path, stem: &str, table: &Table, words: &[u64]) -> Result<(), FileError> {
+    let target = dir.join(format!("{stem}.{PARQUET}"));
+    let temporary = dir.join(format!(".{stem}.{PARQUET}.new"));
+    let write = || -> Result<(), FileErrorKind> {
+        let schema = schema(table);
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_created_by(format!("triptych {}", env!("CARGO_PKG_VERSION")))
+            .build();
+        let batch = batch(&schema, words)?;
+        let mut writer = ArrowWriter::try_new(File::create(&temporary)?, schema, Some(properties))?;
+        writer.write(&batch)?;
+        writer.close()?;
+        Ok(fs::rename(&temporary, &target)?)
+    };
+    in_file(&target, write().inspect_err(|_| drop(fs::remove_file(&temporary))))
+}
+
 /// Space held back in a run's folder and given free when the run is closed, so that `run.toml` can say that the disk is
 /// full. Without it nothing is lost but the reason.
 pub struct Reserve(PathBuf);

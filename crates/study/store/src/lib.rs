@@ -17,5 +17,5 @@ pub use align::{Aligned, align_by_frames};
 pub use error::StoreError;
 pub use joined::{Joined, JoinedSpan, is_relative};
 pub use quality::{is_worth_a_flag, quality, reasons};
-pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, break_off, list, summarise};
+pub use study::{Broken, Cell, RunSummary, Study, StudyEntry, break_off, list, summarise, summarise_closed};
 pub use timeline::{PanelTimeline, Series, Timeline};

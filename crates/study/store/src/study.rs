@@ -309,6 +309,22 @@ pub fn summarise(run_dir: &Path, plan: &StudyFacts) -> Result<RunSummary, StoreE
     Ok(RunSummary { facts, responses })
 }
 
+/// As [`summarise`], of a run without joins whose `run.toml` the caller has in hand and writes itself: the verdict on its quality
+/// goes into `facts`.
+///
+/// # Errors
+/// Its tables cannot be read.
+pub fn summarise_closed(
+    run_dir: &Path,
+    facts: &mut RunFacts,
+    plan: &StudyFacts,
+) -> Result<RunSummary, StoreError> {
+    facts.quality = Some(quality::quality(run_dir, facts)?);
+    let complete = facts.status == RunStatus::Complete;
+    let responses = if complete { responses(run_dir, facts, &plan.subject, &[])? } else { BTreeMap::new() };
+    Ok(RunSummary { facts: facts.clone(), responses })
+}
+
 /// The studies below a folder of results, newest first.
 ///
 /// # Errors
