@@ -1,0 +1,7 @@
+//! Simulated subjects with known truth: whether intervals cover, tests err and detectors find as often as they say.
+//!
+//! Seeds are fixed, so that a test gives the same result each time; bounds leave three standard errors of the
+//! simulation.
+
+mod compare;
+mod draw;
