@@ -12,6 +12,7 @@ pub mod join;
 pub mod permute;
 pub mod quality;
 pub mod resample;
+pub mod sequential;
 pub mod summary;
 mod welch;
 

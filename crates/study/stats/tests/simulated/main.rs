@@ -5,3 +5,4 @@
 
 mod compare;
 mod draw;
+mod sequential;
