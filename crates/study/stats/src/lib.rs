@@ -4,6 +4,7 @@
 //! Pure: no files, no clocks, no threads; randomness only from a seed that is given.
 
 pub mod align;
+pub mod change;
 pub mod compare;
 pub mod error;
 pub mod fdr;
@@ -13,6 +14,7 @@ pub mod permute;
 pub mod quality;
 pub mod resample;
 pub mod sequential;
+pub mod steady;
 pub mod summary;
 mod welch;
 

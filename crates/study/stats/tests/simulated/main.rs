@@ -3,6 +3,8 @@
 //! Seeds are fixed, so that a test gives the same result each time; bounds leave three standard errors of the
 //! simulation.
 
+mod change;
 mod compare;
 mod draw;
 mod sequential;
+mod steady;
