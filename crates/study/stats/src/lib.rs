@@ -13,6 +13,7 @@ pub mod join;
 pub mod permute;
 pub mod quality;
 pub mod resample;
+pub mod self_test;
 pub mod sequential;
 pub mod steady;
 pub mod summary;

@@ -6,5 +6,6 @@
 mod change;
 mod compare;
 mod draw;
+mod self_test;
 mod sequential;
 mod steady;
