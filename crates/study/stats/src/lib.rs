@@ -6,6 +6,7 @@
 pub mod align;
 pub mod change;
 pub mod compare;
+pub mod design;
 pub mod error;
 pub mod fdr;
 pub mod interval;

@@ -130,7 +130,7 @@ fn splits(runs: usize, most: usize, seed: u64) -> Vec<Vec<bool>> {
     }
     let half = runs / 2;
     // Halves of an even number of runs are the same split when swapped: leave the last run where it is.
-    let (free, chosen) = if runs % 2 == 0 { (runs - 1, half) } else { (runs, half) };
+    let (free, chosen) = if runs.is_multiple_of(2) { (runs - 1, half) } else { (runs, half) };
     if choose(free, chosen) <= most as u64 && free <= 62 {
         return Choices::new(free, chosen)
             .map(|bits| (0..runs).map(|i| i < free && bits >> i & 1 == 1).collect())

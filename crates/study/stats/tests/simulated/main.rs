@@ -2,9 +2,11 @@
 //!
 //! Seeds are fixed, so that a test gives the same result each time; bounds leave three standard errors of the
 //! simulation.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 mod change;
 mod compare;
+mod design;
 mod draw;
 mod self_test;
 mod sequential;

@@ -11,7 +11,8 @@ fn indicators(draw: &mut Draw, runs: usize, many: usize) -> Vec<Vec<f64>> {
     let luck: Vec<f64> = (0..runs).map(|_| 2.0 * draw.normal()).collect();
     let shapes = [Shape::Normal, Shape::Lognormal(0.5), Shape::Exponential, Shape::Normal, Shape::Outliers];
     let one = |i: usize| {
-        let value = |l: &f64| shapes[i % shapes.len()].draw(draw) + if i % 2 == 0 { *l } else { 0.0 };
+        let value =
+            |l: &f64| shapes[i % shapes.len()].draw(draw) + if i.is_multiple_of(2) { *l } else { 0.0 };
         luck.iter().map(value).collect()
     };
     (0..many).map(one).collect()
