@@ -50,7 +50,9 @@ pub enum Method {
     /// [`Method::Wider`] from [`BOOTSTRAP_FROM`] runs on each side on, [`Method::Welch`] below.
     #[default]
     Auto,
-    /// Welch's t on the values of the runs; the ratio by the logarithms of the means (delta method).
+    /// Welch's t on the values of the runs; the ratio by the logarithms of the means (delta method). Intervals of 90 %
+    /// cover 90 to 93 % from 3 normal runs a side on, and 87 to 95 % for skewed ones, but 84 % where values are as skewed
+    /// as an exponential and one side spreads three times as much as the other.
     Welch,
     /// The hierarchical bootstrap-t ([`hierarchical_bootstrap`]).
     Bootstrap,
@@ -326,9 +328,7 @@ impl Comparison {
         if self.a.n > 1 && self.b.n > 1 && same {
             return Verdict::NoDifferenceThatMatters;
         }
-        let coarse = self.a.sd == 0.0 && self.b.sd == 0.0;
-        // Values without spread: the interval has no width, which is no proof of anything.
-        if !coarse && self.within_margin() == Some(true) {
+        if self.within_margin() == Some(true) {
             return Verdict::NoDifferenceThatMatters;
         }
         let apart = |i: Interval| i.low > 0.0 || i.high < 0.0;

@@ -73,6 +73,9 @@ fn values_without_spread_are_told_apart_only_when_chance_is_unlikely() {
     assert_eq!(run(5, 6.0).verdict, Verdict::Differs);
     assert_eq!(run(3, 5.0).verdict, Verdict::NoDifferenceThatMatters);
     assert_eq!(run(1, 5.0).verdict, Verdict::Unclear { runs: None });
+    let near = how(Direction::Neutral, Some(Margin::Relative(0.02)));
+    let c = compare_values(&[5.0; 3], &[5.01; 3], &near).unwrap();
+    assert_eq!(c.verdict, Verdict::NoDifferenceThatMatters, "{c:?}");
 }
 
 #[test]

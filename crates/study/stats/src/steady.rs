@@ -66,7 +66,7 @@ pub enum Why {
 }
 
 /// Judges a series of samples: pairs of time and value, in any order. Pairs with a number that is not finite are left
-/// out. Changes of less than `tolerance`, a share of the rest's mean (0.01 is 1 %), do not matter.
+/// out; samples count alike, however far apart they are. Changes of less than `tolerance`, a share of the rest's mean (0.01 is 1 %), do not matter.
 ///
 /// # Errors
 ///

@@ -7,13 +7,14 @@ use crate::draw::{Draw, Shape};
 
 /// Share of intervals of 90 % that hold the truth: of the difference, and of the ratio. B is A's distribution times
 /// `scale`.
-fn coverage(shape: Shape, n: usize, scale: f64, method: Method, trials: usize) -> [f64; 2] {
+fn coverage(shape: Shape, runs: [usize; 2], scale: f64, method: Method, trials: usize) -> [f64; 2] {
     let mut draw = Draw::new(11);
     let how = How { level: 0.9, method, resamples: 600, permutations: 0, ..How::default() };
     let mut hits = [0usize; 2];
     for seed in 0..trials {
-        let mut side = |scale: f64| (0..n).map(|_| scale * shape.draw(&mut draw)).collect::<Vec<_>>();
-        let (a, b) = (side(1.0), side(scale));
+        let mut side =
+            |n: usize, scale: f64| (0..n).map(|_| scale * shape.draw(&mut draw)).collect::<Vec<_>>();
+        let (a, b) = (side(runs[0], 1.0), side(runs[1], scale));
         let c = compare_values(&a, &b, &How { seed: seed as u64, ..how }).unwrap();
         let holds = |i: stats::Interval, truth: f64| usize::from(i.low <= truth && truth <= i.high);
         hits[0] += c.difference.interval.map_or(0, |i| holds(i, (scale - 1.0) * shape.mean()));
@@ -41,7 +42,7 @@ fn compared(a: &[Vec<f64>], b: &[Vec<f64>], seed: u64) -> Comparison {
 fn intervals_of_ninety_percent_cover_for_normal_and_skewed_runs() {
     for shape in [Shape::Normal, Shape::Lognormal(0.5), Shape::Exponential] {
         for n in [3, 5, 10] {
-            for share in coverage(shape, n, 1.1, Method::Auto, if n < 8 { 2000 } else { 800 }) {
+            for share in coverage(shape, [n, n], 1.1, Method::Auto, if n < 8 { 2000 } else { 800 }) {
                 println!("{shape:?}, {n} runs: {share:.3}");
                 assert!((0.85..=0.95).contains(&share), "{shape:?}, {n} runs: {share}");
             }
@@ -50,9 +51,22 @@ fn intervals_of_ninety_percent_cover_for_normal_and_skewed_runs() {
 }
 
 #[test]
+fn intervals_cover_where_one_side_has_more_runs_or_spreads_more() {
+    for (runs, scale) in [([3, 10], 1.1), ([10, 3], 1.1), ([3, 3], 3.0), ([5, 5], 3.0), ([10, 10], 3.0)] {
+        for shape in [Shape::Normal, Shape::Lognormal(0.25)] {
+            for share in coverage(shape, runs, scale, Method::Auto, 1000) {
+                println!("{shape:?}, {runs:?} runs, scale {scale}: {share:.3}");
+                assert!((0.85..=0.95).contains(&share), "{shape:?}, {runs:?} runs, scale {scale}: {share}");
+            }
+        }
+    }
+}
+
+#[test]
 fn outliers_of_runs_do_not_make_intervals_too_narrow() {
     for n in [3, 5, 10] {
-        for share in coverage(Shape::Outliers, n, 1.1, Method::Auto, 800) {
+        for share in coverage(Shape::Outliers, [n, n], 1.1, Method::Auto, 800) {
+            println!("outliers, {n} runs: {share:.3}");
             assert!((0.85..=0.97).contains(&share), "{n} runs: {share}");
         }
     }
