@@ -56,9 +56,11 @@ pub enum Method {
     Welch,
     /// The hierarchical bootstrap-t ([`hierarchical_bootstrap`]).
     Bootstrap,
-    /// From the lower of both lower ends to the higher of both higher ends. In simulations each alone covers too
-    /// rarely somewhere: the bootstrap where one run in ten is an outlier (80 % instead of 90), Welch's where skewed
-    /// values spread unequally; this one covers no more than 95 %.
+    /// From the lower of both lower ends to the higher of both higher ends: each alone covers too rarely somewhere, the
+    /// bootstrap where one run in ten is an outlier (80 % instead of 90), Welch's where skewed values spread unequally.
+    /// Intervals of 90 % covered 86 to 95 % of the time for 8 to 20 runs a side, normal, lognormal (up to a standard
+    /// deviation of the logarithm of 1), exponential and with outliers; not so for the difference (the ratio is fine)
+    /// where one side's outliers are three times the other's.
     Wider,
 }
 
