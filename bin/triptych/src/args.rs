@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a study, or go on with one.
     Run(Run),
+    /// Print what a study would run, how long it takes, and which effects it could resolve; run nothing.
+    Plan(Plan),
+    /// Say what differs between studies, or between points of one: effects with intervals, and a verdict on each.
+    Compare(crate::compare::Compare),
     /// Record what agents and programs report, without a study file.
     Record(crate::record::Record),
     /// Add a remark to the record under way.
@@ -73,6 +77,30 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) view: bool,
     /// Print the result as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  triptych plan studies/quickstart.toml
+  triptych plan mystudy.toml --like latest     with the spread and the times of a study that was run
+
+An effect is the difference between two levels of a factor, seen at 95 % with a chance of 80 %.")]
+pub(crate) struct Plan {
+    /// Study file; see docs/studies.md.
+    pub(crate) study: PathBuf,
+    /// A study with the same responses, for the spread of its runs and the time that one takes: its folder, its name below
+    /// --results, or `latest`.
+    #[arg(long, value_name = "STUDY")]
+    pub(crate) like: Option<String>,
+    /// Folder of the studies.
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    pub(crate) results: PathBuf,
+    /// Seed of the design and of the order of runs, instead of the file's or a fresh one.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub(crate) seed: Option<u64>,
+    /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bar;
+mod compare;
 mod control;
 mod doctor;
 mod export;
@@ -9,6 +10,7 @@ mod import;
 mod inspect;
 mod list;
 mod locate;
+mod plan;
 mod record;
 mod run;
 mod show;
@@ -30,6 +32,8 @@ enum Exit {
     Failure = 1,
     /// The command line or the study file is wrong.
     Usage = 2,
+    /// A comparison found something worse.
+    Worse = 3,
     /// The person stopped it.
     Interrupted = 130,
 }
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         .init();
     let done = match &arguments.command {
         Command::Run(options) => run::run(options),
+        Command::Plan(options) => plan::plan(options),
+        Command::Compare(options) => compare::compare(options),
         Command::Record(options) => record::record(options),
         Command::Note(options) => control::note(options),
         Command::Set(options) => control::set(options),
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
         if error.is::<locate::NotFound>()
             || error.is::<run::Unreadable>()
             || error.is::<agent::catalogue::ChoiceError>()
+            || error.is::<compare::Wrong>()
         {
             Exit::Usage
         } else {

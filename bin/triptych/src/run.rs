@@ -38,13 +38,13 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
             let campaign = Campaign::reopen(&locate(name, &options.out)?)?;
             // Of other subjects the plan says all.
             let command = campaign.facts.subject.name == bench::command::NAME;
-            let study = command.then(|| read(&campaign.dir.join("study.toml"))).transpose()?;
-            (campaign, study)
+            let seed = campaign.facts.seed;
+            let study = command.then(|| read(&campaign.dir.join("study.toml"), Some(seed))).transpose()?;
+            (campaign, study.map(|(study, _)| study))
         }
         (None, Some(file)) => {
-            let study = read(file)?;
-            let seed = options.seed.or(study.seed).unwrap_or_else(bench::plan::fresh_seed);
-            let name = file.file_stem().map_or("study".into(), |s| s.to_string_lossy().into_owned());
+            let (study, seed) = read(file, options.seed)?;
+            let name = name_of(file);
             if options.dry_run {
                 return dry_run(&study, &name, seed, options.json);
             }
@@ -116,6 +116,11 @@ impl agent::sampler::Rows for RowsOnly<'_> {
     fn fact(&mut self, _: &str, _: &str) {}
 }
 
+/// A study is called like its file.
+pub(crate) fn name_of(file: &Path) -> String {
+    file.file_stem().map_or("study".into(), |s| s.to_string_lossy().into_owned())
+}
+
 /// The study file is not there, or is no text.
 #[derive(Debug, Error)]
 #[error("cannot read the study file {}", file.display())]
@@ -124,12 +129,13 @@ pub(crate) struct Unreadable {
     source: std::io::Error,
 }
 
-fn read(file: &Path) -> anyhow::Result<StudyFile> {
+pub(crate) fn read(file: &Path, seed: Option<u64>) -> anyhow::Result<(StudyFile, u64)> {
     let text = fs::read_to_string(file).map_err(|source| Unreadable { file: file.into(), source })?;
     let name = file.display().to_string();
     let study = StudyFile::parse(&text, &name, &subjects::specs()?)?;
-    study.check(&name, &|settings| subjects::conflicts(&study.subject.name, settings))?;
-    Ok(study)
+    let seed = seed.or(study.seed).unwrap_or_else(bench::plan::fresh_seed);
+    study.check(&name, seed, &|settings| subjects::conflicts(&study.subject.name, settings))?;
+    Ok((study, seed))
 }
 
 /// The first signal asks the work to end in order; the second ends this process, and with it all others.

@@ -198,7 +198,7 @@ fn text(cell: Option<&Cell>, interval: bool) -> String {
 }
 
 /// Three significant digits, and all before the point.
-fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     match x.abs() {
         a if a >= 100.0 || a == 0.0 => format!("{x:.0}"),
         a if a >= 10.0 => format!("{x:.1}"),

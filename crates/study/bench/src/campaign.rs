@@ -69,8 +69,8 @@ impl Campaign {
     }
 
     fn is_complete(&self, run: &PlannedRun) -> bool {
-        facts::read_run(&self.run_dir(run).join("run.toml"))
-            .is_ok_and(|facts| facts.status == RunStatus::Complete)
+        facts::read_status(&self.run_dir(run).join("run.toml"))
+            .is_ok_and(|status| status == RunStatus::Complete)
     }
 
     /// Folder of a run.

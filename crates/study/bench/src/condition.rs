@@ -64,35 +64,48 @@ impl Condition {
         }
     }
 
-    /// Whether it is true of these settings. A setting that is not there makes its comparison false.
-    pub fn holds(&self, settings: &Levels) -> bool {
-        holds(&self.0, settings)
+    /// Whether it is true of these settings. `None` when that depends on a setting that is not among them.
+    pub fn of(&self, settings: &Levels) -> Option<bool> {
+        of(&self.0, settings)
     }
 }
 
-fn holds(node: &Node, settings: &Levels) -> bool {
+fn of(node: &Node, settings: &Levels) -> Option<bool> {
     let value = |operand: &Operand| match operand {
         Operand::Setting(name) => settings.get(name).cloned(),
         Operand::Value(level) => Some(level.clone()),
     };
+    // True (false) as soon as one part is; open when no part decides and one is open.
+    let first = |nodes: &[Node], decides: bool| {
+        let mut whole = Some(!decides);
+        for node in nodes {
+            match of(node, settings) {
+                Some(part) if part == decides => return Some(decides),
+                Some(_) => {}
+                None => whole = None,
+            }
+        }
+        whole
+    };
     match node {
-        Node::Any(nodes) => nodes.iter().any(|node| holds(node, settings)),
-        Node::All(nodes) => nodes.iter().all(|node| holds(node, settings)),
-        Node::Not(node) => !holds(node, settings),
+        Node::Any(nodes) => first(nodes, true),
+        Node::All(nodes) => first(nodes, false),
+        Node::Not(node) => of(node, settings).map(|is| !is),
         Node::In(operand, levels) => {
-            value(operand).is_some_and(|v| levels.iter().any(|level| equal(&v, level)))
+            let value = value(operand)?;
+            Some(levels.iter().any(|level| equal(&value, level)))
         }
         Node::Compare(left, order, right) => {
-            let (Some(left), Some(right)) = (value(left), value(right)) else { return false };
+            let (left, right) = (value(left)?, value(right)?);
             let numbers = left.as_f64().zip(right.as_f64());
-            match order {
+            Some(match order {
                 Order::Equal => equal(&left, &right),
                 Order::Unequal => !equal(&left, &right),
                 Order::Below => numbers.is_some_and(|(a, b)| a < b),
                 Order::AtMost => numbers.is_some_and(|(a, b)| a <= b),
                 Order::Above => numbers.is_some_and(|(a, b)| a > b),
                 Order::AtLeast => numbers.is_some_and(|(a, b)| a >= b),
-            }
+            })
         }
     }
 }
@@ -311,7 +324,22 @@ mod tests {
             ("fps == 60.0", true),
             ("codec == 'h264' and fps == 1 or fps == 60", true),
         ] {
-            assert_eq!(Condition::parse(text, &known).unwrap().holds(&settings()), expected, "{text}");
+            assert_eq!(Condition::parse(text, &known).unwrap().of(&settings()), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_depends_on_a_setting_that_is_not_there_is_open() {
+        let some: Levels = [("fps".into(), Level::Int(60))].into();
+        for (text, expected) in [
+            ("codec == 'vp8'", None),
+            ("not codec == 'vp8'", None),
+            ("codec == 'vp8' or fps > 30", Some(true)),
+            ("codec == 'vp8' and fps < 30", Some(false)),
+            ("codec == 'vp8' and fps > 30", None),
+            ("threads in [1]", None),
+        ] {
+            assert_eq!(Condition::parse(text, &known).unwrap().of(&some), expected, "{text}");
         }
     }
 
@@ -340,7 +368,7 @@ mod tests {
         #[test]
         fn any_text_is_read_without_panic(text in "(fps|codec| |and|or|not|in|[-0-9.<>=!()\\[\\],'\"ä])*") {
             if let Ok(condition) = Condition::parse(&text, &known) {
-                condition.holds(&settings());
+                condition.of(&settings());
             }
         }
     }

@@ -25,13 +25,18 @@ pub struct Conflict {
 }
 
 impl StudyFile {
-    /// Asks `conflicts` about the settings of every point; `file` is the name that messages give the study file.
+    /// Asks `conflicts` about the settings of every point of the design of `seed`; `file` is the name that messages give the study file.
     ///
     /// # Errors
     /// Everything that is in conflict, with its place.
-    pub fn check(&self, file: &str, conflicts: &dyn Fn(&Levels) -> Vec<Conflict>) -> Result<(), Faults> {
+    pub fn check(
+        &self,
+        file: &str,
+        seed: u64,
+        conflicts: &dyn Fn(&Levels) -> Vec<Conflict>,
+    ) -> Result<(), Faults> {
         let mut found = BTreeMap::new();
-        for point in self.points() {
+        for point in self.points(seed) {
             let mut settings = self.fixed.clone();
             settings.extend(point);
             for conflict in conflicts(&settings) {

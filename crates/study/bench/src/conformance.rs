@@ -39,7 +39,7 @@ pub fn check(subject: &mut dyn Subject, study: &str, wrong: &Point, results: &Pa
 
     let study = StudyFile::parse(study, "conformance.toml", std::slice::from_ref(&spec))
         .map_err(|e| e.to_string())?;
-    study.check("conformance.toml", &|settings| subject.conflicts(settings)).map_err(|e| e.to_string())?;
+    study.check("conformance.toml", 0, &|settings| subject.conflicts(settings)).map_err(|e| e.to_string())?;
     cancelled_run_is_interrupted(subject, &study, results)?;
     runs_complete(subject, &study, results)?;
     for _ in 0..2 {

@@ -20,8 +20,12 @@ pub fn fresh_seed() -> u64 {
 /// The order depends on the seed and on nothing else: the same seed gives the same order on every machine
 /// (ChaCha8, whose stream is specified).
 pub fn plan(study: &StudyFile, name: &str, created: String, seed: u64) -> StudyFacts {
-    let points: Vec<_> =
-        study.points().into_iter().zip(0..).map(|(levels, index)| PlannedPoint { index, levels }).collect();
+    let points: Vec<_> = study
+        .points(seed)
+        .into_iter()
+        .zip(0..)
+        .map(|(levels, index)| PlannedPoint { index, levels })
+        .collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut runs = Vec::new();
     let digits = |n: usize, least: usize| n.to_string().len().max(least);

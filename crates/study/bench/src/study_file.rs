@@ -92,9 +92,10 @@ impl StudyFile {
         }
     }
 
-    /// The points that are run, in their order: a level for every varied factor.
-    pub fn points(&self) -> Vec<Levels> {
-        design::points(self)
+    /// The points that are run, in their order: a level for every varied factor. `seed` chooses among designs that are as
+    /// good; their number does not depend on it but where levels of a Latin hypercube coincide.
+    pub fn points(&self, seed: u64) -> Vec<Levels> {
+        design::points(self, seed)
     }
 }
 
@@ -455,7 +456,12 @@ impl<'t> Reader<'t> {
         if !self.faults.is_empty() {
             return;
         }
-        let points = study.points().len() as u64;
+        if let Err(wrong) = design::check(study) {
+            let at = find(table, "design").map_or(0..0, |(key, _)| key.span());
+            self.fault(at, format!("section [design]: {wrong}"), "a design as docs/studies.md describes it");
+            return;
+        }
+        let points = study.points(0).len() as u64;
         match points * u64::from(study.repeats) {
             0 => {
                 self.fault(at, "no point is left to be run".into(), "a design with at least one point");

@@ -60,13 +60,13 @@ fn a_whole_file_is_read_with_its_levels_in_order() {
     assert_eq!(study.fixed["cursor"], Level::Bool(true), "defaults of the subject are recorded too");
     assert!(!study.fixed.contains_key("fps"));
     assert_eq!(study.subject.responses.len(), 1);
-    assert_eq!(study.points().len(), 4);
+    assert_eq!(study.points(0).len(), 4);
 }
 
 #[test]
 fn the_least_file_is_one_point_at_the_defaults() {
     let study = parse("subject = \"streaming\"").unwrap();
-    assert_eq!((study.points().len(), study.repeats, study.seed), (1, 3, None));
+    assert_eq!((study.points(0).len(), study.repeats, study.seed), (1, 3, None));
     assert_eq!(study.subject.responses.len(), 2);
 }
 
@@ -213,7 +213,7 @@ fn what_can_only_fail_is_told_at_its_place_in_the_file() {
         nearest: Some("14".into()),
     };
     let faults = study
-        .check("x.toml", &|settings| match (&settings["fps"], &settings["bitrate"]) {
+        .check("x.toml", 0, &|settings| match (&settings["fps"], &settings["bitrate"]) {
             (Level::Int(15), Level::Float(3.0)) => {
                 vec![conflict("fps", "15 is odd"), conflict("bitrate", "3 is odd"), conflict("codec", "odd")]
             }
@@ -228,7 +228,7 @@ fn what_can_only_fail_is_told_at_its_place_in_the_file() {
         (5, 11, "setting `bitrate`: 3 is odd"),
     ];
     assert_eq!(places, expected);
-    assert!(study.check("x.toml", &|_| Vec::new()).is_ok());
+    assert!(study.check("x.toml", 0, &|_| Vec::new()).is_ok());
 }
 
 const COMMAND: &str = "subject = \"command\"\n[command]\nrun = [\"xz\", \"-{level}\", \"{mode}\"]\n";
@@ -296,7 +296,7 @@ fn ranges_exclusions_and_points_make_the_design() {
         let told = |point: &recording::spec::Levels| {
             point.values().map(Level::to_string).collect::<Vec<_>>().join(" ")
         };
-        study.points().iter().map(told).collect::<Vec<_>>()
+        study.points(0).iter().map(told).collect::<Vec<_>>()
     };
     let factors = "[factors]\ncodec = [\"vp8\", \"h264\"]\nfps = \"20..60 step 20\"\n";
     assert_eq!(points(factors).len(), 6);
@@ -362,6 +362,52 @@ fn a_study_makes_responses_of_its_own() {
         ("indicator = \"guest.frames.t_ns\"\nunti = \"s\"\n", "unknown field `unti`"),
     ] {
         let told = response(text).unwrap_err();
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn designs_of_fewer_points_have_what_they_promise() {
+    let factors = "[factors]\ncodec = [\"mjpeg\", \"vp8\", \"h264\"]\nfps = \"20..60 step 20\"\nbitrate = [1, 2, 4]\ncursor = [true, false]\n";
+    let study = |text: &str| parse(&format!("subject = \"streaming\"\nrepeats = 1\n{text}"));
+    let points = |text: &str| study(text).unwrap_or_else(|faults| panic!("{faults}")).points(7);
+    let pairwise = points(&format!(
+        "exclude = [\"codec == 'vp8' and fps == 60\"]\n{factors}[design]\nkind = \"pairwise\"\n"
+    ));
+    assert!((9..=16).contains(&pairwise.len()), "{} of 54 points", pairwise.len());
+    let mut pairs = BTreeSet::new();
+    for point in &pairwise {
+        let set: Vec<_> = point.iter().map(|(name, level)| format!("{name}={level}")).collect();
+        assert!(!(set.contains(&"codec=vp8".into()) && set.contains(&"fps=60".into())));
+        pairs.extend(set.iter().flat_map(|a| set.iter().map(move |b| format!("{a} {b}"))).filter(|pair| {
+            let (a, b) = pair.split_once(' ').unwrap();
+            a < b
+        }));
+    }
+    // 9 + 9 + 6 + 9 + 6 + 6 pairs of levels of two factors, less the excluded one.
+    assert_eq!(pairs.len(), 44);
+    let latin = points(&format!("{factors}[design]\nkind = \"latin-hypercube\"\nsamples = 9\n"));
+    for (name, levels) in [("codec", 3), ("fps", 3), ("bitrate", 3)] {
+        let mut counts = std::collections::BTreeMap::new();
+        latin.iter().for_each(|point| *counts.entry(point[name].to_string()).or_insert(0) += 1);
+        assert_eq!(counts.len(), levels, "{name}");
+        assert!(latin.len() < 9 || counts.values().all(|n| *n == 3), "{counts:?}");
+    }
+    assert_eq!(
+        latin,
+        points(&format!("{factors}[design]\nkind = \"latin-hypercube\"\nsamples = 9\n")),
+        "the seed decides"
+    );
+    let two =
+        "[factors]\ncodec = [\"mjpeg\", \"vp8\"]\nfps = [20, 40]\nbitrate = [1, 2]\ncursor = [true, false]\n";
+    assert_eq!(points(&format!("{two}[design]\nkind = \"fractional\"\n")).len(), 8, "resolution IV of 16");
+    for (text, expected) in [
+        (format!("{factors}[design]\nkind = \"fractional\"\n"), "has 3 levels; a fraction needs two of each"),
+        (format!("{factors}[design]\nkind = \"latin-hypercube\"\n"), "`samples` is for"),
+        (format!("{factors}[design]\nsamples = 3\n"), "`samples` is for"),
+        (format!("{factors}[design]\nkind = \"pairwise\"\nresolution = 3\n"), "`resolution` is for"),
+    ] {
+        let told = study(&text).unwrap_err().to_string();
         assert!(told.contains(expected), "{told}");
     }
 }

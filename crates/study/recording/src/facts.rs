@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -324,19 +324,59 @@ struct Version {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FactsError> {
-    let io = |source| FactsError::Io { what: "read", path: path.to_owned(), source };
-    let size = fs::metadata(path).map_err(io)?.len();
-    if size > MAX_FACTS {
-        return Err(FactsError::TooLarge { path: path.to_owned(), size });
-    }
-    let text = fs::read_to_string(path).map_err(io)?;
-    let invalid =
-        |error: toml::de::Error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() };
-    let version: Version = toml::from_str(&text).map_err(invalid)?;
+    let text = read_text(path)?;
+    // Where a file of a newer version cannot be read at all, its version is the reason.
+    let version: Version = parse_head(&text, path)?;
     if version.format > FORMAT {
         return Err(FactsError::TooNew { path: path.to_owned(), found: version.format });
     }
-    toml::from_str(&text).map_err(invalid)
+    parse(&text, path)
+}
+
+fn read_text(path: &Path) -> Result<String, FactsError> {
+    let io = |source| FactsError::Io { what: "read", path: path.to_owned(), source };
+    let mut file = fs::File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    if size > MAX_FACTS {
+        return Err(FactsError::TooLarge { path: path.to_owned(), size });
+    }
+    let mut text = String::with_capacity(size as usize + 1);
+    file.read_to_string(&mut text).map_err(io)?;
+    Ok(text)
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, FactsError> {
+    toml::from_str(text)
+        .map_err(|error| FactsError::Invalid { path: path.to_owned(), error: error.to_string() })
+}
+
+/// What stands before the first table, for which a hundredth of the file is enough mostly. A text of several lines may hold
+/// what looks like a table: then all is read.
+fn parse_head<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, FactsError> {
+    let head = text.find("\n[").map_or(text, |end| &text[..=end]);
+    toml::from_str(head).or_else(|_| parse(text, path))
+}
+
+/// How the run of `run.toml` ended, without reading all of it.
+///
+/// # Errors
+/// As [`read_run`]'s, as far as it is read.
+pub fn read_status(path: &Path) -> Result<RunStatus, FactsError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+        status: RunStatus,
+    }
+    let text = read_text(path)?;
+    // The verdict stands last: a file without it may have been cut off, and is read with all care.
+    if !text.contains("\n[quality]\n") || !text.ends_with('\n') {
+        return read_run(path).map(|facts| facts.status);
+    }
+    let head: Head = parse_head(&text, path)?;
+    if head.format > FORMAT {
+        return Err(FactsError::TooNew { path: path.to_owned(), found: head.format });
+    }
+    Ok(head.status)
 }
 
 fn text<T: Serialize>(path: &Path, facts: &T) -> Result<String, FactsError> {
@@ -460,6 +500,26 @@ impl HostFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_status_is_read_without_the_rest_also_where_a_reason_looks_like_a_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        let judged = RunFacts { quality: Some(Quality::default()), ..run() };
+        for reason in ["", "one\n[two]\nthree = 4\n", "\"\"\"\n[x]"] {
+            let facts = RunFacts { status: RunStatus::Failed, reason: reason.into(), ..judged.clone() };
+            write_run(&path, &facts).unwrap();
+            assert_eq!(read_status(&path).unwrap(), RunStatus::Failed, "{reason}");
+            assert_eq!(read_run(&path).unwrap(), facts, "{reason}");
+        }
+        fs::write(&path, "format = 9\nstatus = \"complete\"\n[table]\n").unwrap();
+        assert!(matches!(read_status(&path), Err(FactsError::TooNew { found: 9, .. })));
+        let text = text(&path, &judged).unwrap();
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(matches!(read_status(&path), Err(FactsError::Invalid { .. })), "cut off");
+        fs::write(&path, "format = 1\n[table]\n").unwrap();
+        assert!(matches!(read_status(&path), Err(FactsError::Invalid { .. })));
+    }
 
     fn run() -> RunFacts {
         let mut run = RunFacts {
