@@ -7,6 +7,12 @@
 //! asked for). It has in it what the kernel and the two threads take; the row with 0 ms shows how much that is, and
 //! "less base" is the error less the median of that row.
 //!
+//! What the machine itself allows stands beside it: the rows "timer" are the lateness of a real-time thread that sleeps
+//! for a millisecond and does nothing else, and "steal %" is the share of processor time that a hypervisor took away and
+//! "busy %" that which anybody used, from `/proc/stat`. No program in user space is better than these rows. "calm p99" is
+//! the p99 of packets received within tenths of a second in which nothing was stolen, and "calm %" their share; what is
+//! stolen shows in `/proc/stat` in steps of 10 ms, so that some of it is missed.
+//!
 //! Rate: a sender offers more than the path lets through; the receiver counts whole IP packets (UDP) or the stream (TCP,
 //! from which the packets' rate is reckoned with 52 bytes of headers for each 1448) from the first receipt after a
 //! warm-up to the last. "own" is what the emulator says of itself.
@@ -25,6 +31,7 @@ use units::{Clock, MonotonicClock, Nanos};
 
 /// How long each row of the table of delays sends.
 const DELAY_TIME: Duration = Duration::from_secs(4);
+const TIMER_ROUNDS: u32 = 2_000;
 const RATE_TIME: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// IPv4 and UDP.
@@ -75,10 +82,47 @@ fn quantile(sorted: &[i64], q: f64) -> i64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
+/// Busy and stolen processor time of the whole machine and all of it, in ticks (proc_stat(5)).
+fn ticks() -> [u64; 3] {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let all: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|t| t.parse().ok()).collect();
+    let [user, nice, system, idle, wait, irq, softirq, steal] = all[..] else { return [0; 3] };
+    let busy = user + nice + system + irq + softirq;
+    [busy, steal, busy + steal + idle + wait]
+}
+
+/// Runs `measure` and gives the shares in % of busy and of stolen time meanwhile.
+fn watched<T>(measure: impl FnOnce() -> T) -> (T, [f64; 2]) {
+    let before = ticks();
+    let value = measure();
+    let after = ticks();
+    let share = |i: usize| (after[i] - before[i]) as f64 * 100.0 / (after[2] - before[2]).max(1) as f64;
+    (value, [share(0), share(1)])
+}
+
+/// Lateness of a thread that only sleeps, in nanoseconds.
+fn timer() -> Vec<i64> {
+    let thread = std::thread::spawn(|| {
+        real_time();
+        let period = Nanos::from_millis(1);
+        let mut next = MonotonicClock.now() + period;
+        let mut late = Vec::new();
+        for _ in 0..TIMER_ROUNDS {
+            std::thread::sleep((next - MonotonicClock.now()).to_duration());
+            let now = MonotonicClock.now();
+            late.push((now - next).0);
+            next = now + period;
+        }
+        late
+    });
+    thread.join().unwrap_or_default()
+}
+
 fn delays() {
     println!("\nDelay error, µs (receipt - sending - delay asked for), one way, UDP of 200 bytes");
     println!(
-        "{:>8} {:>8} {:>8} {:>7} {:>8} {:>8} {:>8} {:>11} {:>11} {:>9} {:>7} {:>9}",
+        "{:>7} {:>8} {:>8} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9} {:>8} {:>8} {:>6} {:>8} {:>5} {:>6} {:>7} {:>3}",
         "spin µs",
         "delay ms",
         "packet/s",
@@ -86,48 +130,70 @@ fn delays() {
         "p50",
         "p99",
         "max",
-        "p50 -base",
-        "p99 -base",
+        "p50-base",
+        "p99-base",
+        "own p50",
         "own p99",
+        "calm %",
+        "calm p99",
         "cpu %",
-        "real-time"
+        "busy %",
+        "steal %",
+        "rt"
     );
-    for spin_us in [0, 50, 100] {
+    let us = |ns: i64| ns as f64 / 1e3;
+    for spin_us in [0, 50] {
         for per_s in [200, 1_000] {
+            let (mut late, [busy, steal]) = watched(timer);
+            late.sort_unstable();
+            let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| us(quantile(&late, q)));
+            println!("{:>33} {p50:>7.1} {p99:>8.1} {max:>8.1} {busy:>67.0} {steal:>7.2}", "timer");
             let mut base = None;
             for delay_ms in [0.0, 10.0, 50.0] {
                 let spin = Duration::from_micros(spin_us);
                 let Ok(emulator) = emulator(Conditions { delay_ms, ..Conditions::default() }, spin) else {
                     return;
                 };
-                let (mut errors, share) = one_way(&emulator, per_s, Nanos((delay_ms * 1e6) as i64));
+                let asked = Nanos((delay_ms * 1e6) as i64);
+                let ((errors, calm_times, share), [busy, steal]) =
+                    watched(|| one_way(&emulator, per_s, asked));
+                let is_calm = |at: Nanos| calm_times.iter().any(|(from, to)| (*from..*to).contains(&at));
+                let mut calm: Vec<_> = errors.iter().filter(|e| is_calm(e.0)).map(|e| e.1).collect();
+                let mut errors: Vec<_> = errors.into_iter().map(|e| e.1).collect();
+                calm.sort_unstable();
                 errors.sort_unstable();
                 let report = emulator.report();
-                let us = |ns: i64| ns as f64 / 1e3;
-                let (p50, p99) = (quantile(&errors, 0.5), quantile(&errors, 0.99));
+                let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&errors, q));
                 let base = *base.get_or_insert(p50);
+                let own = report.forward.lateness.map_or([0, 0], |l| [l.p50_ns, l.p99_ns]);
                 println!(
-                    "{spin_us:>8} {delay_ms:>8} {per_s:>8} {:>7} {:>8.1} {:>8.1} {:>8.1} {:>11.1} {:>11.1} {:>9.1} {:>7.1} {:>9}",
+                    "{spin_us:>7} {delay_ms:>8} {per_s:>8} {:>7} {:>7.1} {:>8.1} {:>8.1} {:>9.1} {:>9.1} {:>8.1} {:>8.1} \
+                     {:>6.0} {:>8.1} {:>5.1} {busy:>6.0} {steal:>7.2} {:>3}",
                     errors.len(),
                     us(p50),
                     us(p99),
-                    us(quantile(&errors, 1.0)),
+                    us(max),
                     us(p50 - base),
                     us(p99 - base),
-                    us(report.forward.lateness.map_or(0, |l| l.p99_ns)),
+                    us(own[0]),
+                    us(own[1]),
+                    calm.len() as f64 * 100.0 / errors.len().max(1) as f64,
+                    us(quantile(&calm, 0.99)),
                     share * 100.0,
-                    report.real_time,
+                    if report.real_time { "yes" } else { "no" },
                 );
             }
         }
     }
 }
 
-/// Errors in nanoseconds, and the share of a processor that the emulator took.
-fn one_way(emulator: &Emulator, per_s: u32, asked: Nanos) -> (Vec<i64>, f64) {
+/// Instants of receipt with errors in nanoseconds, the times in which nothing was stolen, and the share of a processor
+/// that the emulator took.
+#[allow(clippy::type_complexity)]
+fn one_way(emulator: &Emulator, per_s: u32, asked: Nanos) -> (Vec<(Nanos, i64)>, Vec<(Nanos, Nanos)>, f64) {
     let (a, b) = sockets(emulator);
     let (before, at) = (cost(), Instant::now());
-    let mut errors = Vec::new();
+    let (mut errors, mut calm) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             real_time();
@@ -143,18 +209,25 @@ fn one_way(emulator: &Emulator, per_s: u32, asked: Nanos) -> (Vec<i64>, f64) {
             }
         });
         let errors = &mut errors;
-        scope.spawn(move || {
+        let receiver = scope.spawn(move || {
             real_time();
             let mut packet = [0; 2_000];
             while b.recv(&mut packet).is_ok() {
                 let now = MonotonicClock.now();
                 let sent = i64::from_ne_bytes(packet[..8].try_into().unwrap_or_default());
-                errors.push(now.0 - sent - asked.0);
+                errors.push((now, now.0 - sent - asked.0));
             }
         });
+        while !receiver.is_finished() {
+            let (from, [_, stolen, _]) = (MonotonicClock.now(), ticks());
+            std::thread::sleep(Duration::from_millis(100));
+            if ticks()[1] == stolen {
+                calm.push((from, MonotonicClock.now()));
+            }
+        }
     });
     let share = (cost() - before).as_secs_f64() / at.elapsed().as_secs_f64();
-    (errors, share)
+    (errors, calm, share)
 }
 
 fn sockets(emulator: &Emulator) -> (UdpSocket, UdpSocket) {

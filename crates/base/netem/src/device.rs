@@ -19,7 +19,7 @@ use crate::error::Step;
 pub const MTU: u32 = 1_500;
 
 /// Packets that the device keeps for us to read; with the default of 500 a burst of 6 ms at 1 Gbit/s is dropped.
-const DEVICE_QUEUE: i32 = 10_000;
+const DEVICE_QUEUE: u32 = 10_000;
 
 /// Name of the device, the same on both sides.
 const TUN: &CStr = c"netem0";
@@ -51,14 +51,46 @@ pub(crate) fn set_up(own: Ipv4Addr, peer: Ipv4Addr) -> Result<OwnedFd, Failure> 
         let mut request = named(TUN);
         request.ifr_ifru.ifru_mtu = MTU as libc::c_int;
         control(&socket, libc::SIOCSIFMTU as libc::Ioctl, &mut request)?;
-        let mut request = named(TUN);
-        // `ifr_qlen` shares its place with `ifr_metric` and is an int as well.
-        request.ifr_ifru.ifru_metric = DEVICE_QUEUE;
-        control(&socket, libc::SIOCSIFTXQLEN as libc::Ioctl, &mut request)?;
         bring_up(&socket, TUN)
     };
     settings().map_err(address)?;
+    // Without it the device is as good, except in bursts, and what it drops is counted.
+    let _ = lengthen_queue(&socket);
     Ok(tun)
+}
+
+/// Sets the length of the device's queue to [`DEVICE_QUEUE`].
+///
+/// Through rtnetlink(7), because the ioctl for it (`SIOCSIFTXQLEN`) wants root's rights outside the namespace.
+fn lengthen_queue(socket: &OwnedFd) -> Result<(), Errno> {
+    let mut request = named(TUN);
+    control(socket, libc::SIOCGIFINDEX as libc::Ioctl, &mut request)?;
+    // SAFETY: the kernel has written the index, and every bit pattern is a valid int.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    // `struct nlmsghdr`, `struct ifinfomsg`, and one `struct rtattr` with its value (linux/netlink.h, linux/rtnetlink.h).
+    let mut message = [0u8; 40];
+    let mut rest = &mut message[..];
+    let mut put = |bytes: &[u8]| {
+        let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+        to.copy_from_slice(bytes);
+        rest = after;
+    };
+    put(&40u32.to_ne_bytes());
+    put(&libc::RTM_NEWLINK.to_ne_bytes());
+    put(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    // Sequence and port stay 0; so do family and type of the link.
+    put(&[0; 8 + 4]);
+    put(&index.to_ne_bytes());
+    // Flags and their mask: none change.
+    put(&[0; 8]);
+    put(&8u16.to_ne_bytes());
+    put(&libc::IFLA_TXQLEN.to_ne_bytes());
+    put(&DEVICE_QUEUE.to_ne_bytes());
+    // The protocol is NETLINK_ROUTE, which is 0.
+    let netlink =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    // A netlink socket that is not connected sends to the kernel.
+    rustix::net::send(&netlink, &message, rustix::net::SendFlags::empty()).map(drop)
 }
 
 /// Writes a short file of `/proc` in one piece.
@@ -118,4 +150,26 @@ pub(crate) fn dropped(net_dev: BorrowedFd<'_>) -> Option<u64> {
         text.lines().find_map(|l| l.trim_start().strip_prefix(TUN.to_str().ok()?)?.strip_prefix(':'))?;
     // Eight columns of what was received, then bytes, packets, errors and drops of what was sent.
     line.split_whitespace().nth(11)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Emulator, Options, Side};
+
+    #[test]
+    fn the_device_has_the_queue_and_size_that_it_was_given() {
+        let emulator = match Emulator::start(Options::default()) {
+            Err(error) if error.is_refused() => return eprintln!("skipped: {error}"),
+            other => other.unwrap(),
+        };
+        let socket = OwnedFd::from(emulator.udp(Side::B, 0).unwrap());
+        let mut request = named(TUN);
+        control(&socket, libc::SIOCGIFTXQLEN as libc::Ioctl, &mut request).unwrap();
+        // SAFETY: `ifr_qlen` shares its place with `ifr_metric`; the kernel has written an int.
+        assert_eq!(unsafe { request.ifr_ifru.ifru_metric }, DEVICE_QUEUE as i32);
+        control(&socket, libc::SIOCGIFMTU as libc::Ioctl, &mut request).unwrap();
+        // SAFETY: the kernel has written an int.
+        assert_eq!(unsafe { request.ifr_ifru.ifru_mtu }, MTU as i32);
+    }
 }

@@ -34,13 +34,15 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// No limits in either direction, seed 0, no spinning, real-time priority.
+    /// No limits in either direction, seed 0, 50 µs of spinning, real-time priority.
+    ///
+    /// 50 µs is what a virtual processor takes to wake from its idle state, see the figures in `docs/netem.md`.
     fn default() -> Self {
         Self {
             forward: Schedule::default(),
             backward: Schedule::default(),
             seed: 0,
-            spin: Duration::ZERO,
+            spin: Duration::from_micros(50),
             real_time: true,
         }
     }

@@ -148,11 +148,11 @@ impl Namespaces {
             command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         let (answer, answered) = mpsc::sync_channel(1);
-        let sent = self.starter.as_ref().map(|(orders, _)| orders.send(Order { command, answer }));
-        match sent.and_then(|_| answered.recv().ok()) {
-            Some(child) => child.map_err(failed),
-            None => Err(failed(io::ErrorKind::BrokenPipe.into())),
+        if let Some((orders, _)) = &self.starter {
+            // If the thread were gone, so would be the answer.
+            let _ = orders.send(Order { command, answer });
         }
+        answered.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(failed)
     }
 
     /// A UDP socket of this process on one side, bound to a port; 0 takes a free one.

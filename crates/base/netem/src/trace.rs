@@ -184,7 +184,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in "[0-9\n\r +x.é-]{0,200}") {
             if let Ok(trace) = Trace::parse(&text) {
-                prop_assert!(trace.len() > 0 && trace.period() > Nanos::ZERO);
+                prop_assert!(!trace.is_empty() && trace.period() > Nanos::ZERO);
             }
         }
 

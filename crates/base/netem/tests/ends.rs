@@ -1,5 +1,7 @@
 //! Nothing outlives the emulator: no process, no namespace, no device.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The relay of byte streams, over loopback.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
