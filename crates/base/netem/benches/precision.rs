@@ -45,8 +45,12 @@ fn main() {
         println!("nothing to measure: {error}");
         return;
     }
-    delays();
+    // `-- rates` leaves the delays out.
+    if !std::env::args().any(|argument| argument == "rates") {
+        delays();
+    }
     rates();
+    most();
     println!("\nload at the end: {}", load());
 }
 
@@ -264,6 +268,21 @@ fn rates() {
             );
         }
     }
+}
+
+/// What TCP gets through a path without limits: what this machine can move at all.
+fn most() {
+    let Ok(emulator) = emulator(Conditions::default(), Duration::ZERO) else { return };
+    let had = tcp_rate(&emulator, 0);
+    let forward = emulator.report().forward;
+    let counters = forward.counters;
+    println!(
+        "\nwithout limits, TCP: {:.0} Mbit/s, dropped by the device {:?}, lateness p99 {:.0} µs, packets {}",
+        had / 1e6,
+        forward.device_dropped,
+        forward.lateness.map_or(0, |l| l.p99_ns) as f64 / 1e3,
+        counters.packets_out,
+    );
 }
 
 fn udp_rate(emulator: &Emulator, bits_per_s: u64) -> f64 {
