@@ -238,7 +238,9 @@ fn two(a: &Side, b: &Side, options: &Compare) -> anyhow::Result<Exit> {
         .cloned()
         .collect();
     let mut points: Vec<Levels> = Vec::new();
-    for run in &a.runs {
+    let mut runs: Vec<&RunSummary> = a.runs.iter().collect();
+    runs.sort_by_key(|run| run.facts.point);
+    for run in runs {
         let key = a.key(run, &names);
         if !points.contains(&key) && b.runs.iter().any(|run| b.key(run, &names) == key) {
             points.push(key);

@@ -1,4 +1,4 @@
-//! The worked examples of `docs/streaming.md`, `docs/recording.md` and `docs/commands.md`, run as they stand there.
+//! The worked examples of `docs/streaming.md`, `docs/recording.md`, `docs/commands.md` and `docs/compare.md`, run as they stand there.
 #![allow(clippy::unwrap_used)] // the lint knows tests by their attribute, not their helpers
 
 use std::net::TcpListener;
@@ -48,6 +48,34 @@ fn the_example_of_commands_works_as_it_is_written() {
     for expected in ["block", "512", "2048", "8192", "speed", "as dd says", "time", "memory"] {
         assert!(told.contains(expected), "no {expected} in:\n{told}");
     }
+}
+
+#[test]
+fn the_example_of_comparing_works_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(example(include_str!("../../../docs/compare.md")), folder.path());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}");
+    let (first, second) = told.split_at(told.rfind("\nA ").unwrap());
+    assert!(first.contains("WORSE") && !second.contains("WORSE"), "{told}");
+    let time = first.lines().find(|line| line.contains("time") && line.contains('%')).unwrap();
+    assert!(time.contains("+3") || time.contains("+4") || time.contains("+5"), "a half more: {time}");
+}
+
+#[test]
+fn a_plan_says_what_a_study_would_be_and_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.toml"), include_str!("../../../studies/compress.toml")).unwrap();
+    let output = run("triptych plan x.toml --json --seed 3; triptych plan x.toml; ls", folder.path());
+    let told = String::from_utf8(output.stdout).unwrap();
+    let json: serde_json::Value =
+        serde_json::Deserializer::from_str(&told).into_iter().next().unwrap().unwrap();
+    assert_eq!((&json["points"], &json["runs"], &json["seed"]), (&11.into(), &33.into(), &3.into()));
+    assert!(json["factors"][0]["resolves_sd"].as_f64().is_some_and(|sd| (0.5..3.0).contains(&sd)), "{json}");
+    assert!(
+        told.contains("11 points (full design of 12 combinations)") && told.ends_with("x.toml\n"),
+        "{told}"
+    );
 }
 
 /// The studies of well-known programs, with one run of each point.
