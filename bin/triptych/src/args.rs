@@ -73,6 +73,15 @@ pub(crate) struct Run {
     /// Print what would be run, in order, and run nothing.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
+    /// Do a run that something outside disturbed again, so often at most; earlier attempts stay in superseded/.
+    #[arg(long, value_name = "TIMES", default_value = "0", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) retry_disturbed: u32,
+    /// End the study with the first run that fails; --resume goes on with it.
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Write what happens to this file as JSON Lines while it happens; `-` is stdout, for nothing else then.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
     /// Serve the study's page afterwards, until Ctrl-C (when stderr is a terminal).
     #[arg(long)]
     pub(crate) view: bool,

@@ -5,6 +5,7 @@ mod bar;
 mod compare;
 mod control;
 mod doctor;
+mod events;
 mod export;
 mod import;
 mod inspect;

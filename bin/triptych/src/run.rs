@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
 use anyhow::bail;
-use bench::{Campaign, Machine, StudyFile, StudyOutcome, Watchers};
+use bench::{Campaign, Machine, Manner, StudyFile, StudyOutcome};
 use probe::{Table, Value};
 use recording::Address;
 use recording::collector::AGENT;
@@ -25,6 +25,7 @@ use units::Nanos;
 use crate::Exit;
 use crate::args;
 use crate::bar::Bar;
+use crate::events::{Events, Told};
 use crate::locate::locate;
 use crate::show;
 use crate::table::{self, Columns};
@@ -55,12 +56,21 @@ pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     let cancel = watch_signals()?;
     let mut subject = subjects::of(study.as_ref(), programs_folder());
     let (mut agent, mut machine) = (|collector: &Address| watch(collector), ThisMachine::default());
-    let watchers = Watchers { agent: &mut agent, machine: Some(&mut machine) };
-    let outcome =
-        bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut Bar::default(), watchers)?;
+    let manner = Manner {
+        agent: &mut agent,
+        machine: Some(&mut machine),
+        retries: options.retry_disturbed,
+        fail_fast: options.fail_fast,
+    };
+    let mut progress =
+        Told { bar: Bar::default(), events: options.events.as_deref().map(Events::open).transpose()? };
+    let outcome = bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut progress, manner)?;
+    progress.ended(&outcome);
     let dir = campaign.dir.clone();
     drop(campaign);
-    report(options, &dir, &outcome)?;
+    if options.events.as_deref() != Some(Path::new("-")) {
+        report(options, &dir, &outcome)?;
+    }
     if outcome.interrupted {
         return Ok(Exit::Interrupted);
     }

@@ -1,13 +1,18 @@
 //! Studies of commands, run for real.
 #![allow(clippy::unwrap_used)] // a test may
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
-use bench::{Campaign, Point, Silent, StudyFile, StudyOutcome};
+use bench::{Campaign, Left, Machine, Manner, Point, Progress, Silent, StudyFile, StudyOutcome};
+use probe::{ColumnType, Table, Value};
+use recording::facts::{PlannedRun, RunStatus, read_run};
 use recording::reader::{Columns, read_table};
-use recording::spec::Level;
+use recording::spec::{Level, Levels};
+use units::{Clock, MonotonicClock, Nanos};
 
 fn parse(text: &str) -> StudyFile {
     StudyFile::parse(text, "x.toml", &[]).unwrap_or_else(|faults| panic!("{faults}"))
@@ -119,6 +124,100 @@ fn exit_codes_that_are_expected_are_no_failure() {
     let (outcome, dir) = run("[command]\nrun = \"exit 3\"\nexit_codes = [0, 3]\n", results.path());
     assert_eq!((outcome.failed.len(), outcome.complete), (0, 1));
     assert_eq!(numbers(&read_table(&dir, "host.command").unwrap(), "exit_code"), [3.0]);
+}
+
+/// Counts the runs that were started, and how they ended.
+#[derive(Default)]
+struct Ends {
+    started: Rc<Cell<u32>>,
+    ended: Vec<bench::RunEnd>,
+}
+
+impl Progress for Ends {
+    fn run_started(&mut self, _: &PlannedRun, _: &Levels) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    fn run_ended(&mut self, end: &bench::RunEnd, _: Left) {
+        self.ended.push(end.clone());
+    }
+}
+
+/// A machine that has no memory left while the first `bad` runs go on.
+struct Full {
+    started: Rc<Cell<u32>>,
+    bad: u32,
+    stalled_us: u64,
+    last: Option<Nanos>,
+}
+
+impl Machine for Full {
+    fn sample(&mut self, row: &mut dyn FnMut(&Table, Nanos, &[Value])) {
+        let now = MonotonicClock.now();
+        if self.started.get() <= self.bad {
+            self.stalled_us += self.last.map_or(0, |last| (now.0 - last.0) as u64 / 1000);
+        }
+        self.last = Some(now);
+        let table =
+            Table::new("pressure", "made up").column("memory_full_us", ColumnType::U64, "us", "stalled");
+        row(&table, now, &[Value::U64(self.stalled_us)]);
+    }
+}
+
+/// Runs a study in front of such a machine.
+fn run_before(
+    bad: u32,
+    retries: u32,
+    fail_fast: bool,
+    text: &str,
+) -> (StudyOutcome, Vec<bench::RunEnd>, Campaign) {
+    let results = tempfile::tempdir().unwrap().keep();
+    let study = parse(&format!("subject = \"command\"\n{text}"));
+    let campaign = Campaign::create(&results, "x", &study, 1).unwrap();
+    let mut subject = subjects::of(Some(&study), "/nowhere".into());
+    let mut ends = Ends::default();
+    let mut machine = Full { started: Rc::clone(&ends.started), bad, stalled_us: 0, last: None };
+    let mut nobody = |_: &recording::Address| None;
+    let manner = Manner { agent: &mut nobody, machine: Some(&mut machine), retries, fail_fast };
+    let cancel = AtomicBool::new(false);
+    let outcome = bench::run_study_watched(&campaign, subject.as_mut(), &cancel, &mut ends, manner).unwrap();
+    (outcome, ends.ended, campaign)
+}
+
+#[test]
+fn a_disturbed_run_is_done_again_as_often_as_is_wanted_and_says_so() {
+    let text = "repeats = 1\n[command]\nrun = [\"sleep\", \"1.1\"]\n";
+    for (bad, retries, attempts, disturbed) in
+        [(0, 2, 1, false), (1, 2, 2, false), (9, 2, 3, true), (9, 0, 1, true)]
+    {
+        let (outcome, ended, campaign) = run_before(bad, retries, false, text);
+        assert_eq!((outcome.complete, ended.len()), (1, attempts), "{bad} {retries}");
+        let run = &campaign.facts.runs[0];
+        let facts = read_run(&campaign.run_dir(run).join("run.toml")).unwrap();
+        assert_eq!(facts.quality.unwrap().disturbed, disturbed, "{bad} {retries}");
+        let said =
+            facts.markers.iter().find(|marker| marker.kind == "retry").map(|marker| marker.text.as_str());
+        assert_eq!(said.is_some(), attempts > 1, "{said:?}");
+        assert!(said.is_none_or(|said| said.contains("disturbed: pressure on host")), "{said:?}");
+        let kept = campaign.dir.join("superseded");
+        assert_eq!(fs::read_dir(&kept).map_or(0, Iterator::count), attempts - 1);
+        for entry in fs::read_dir(&kept).into_iter().flatten() {
+            let first = read_run(&entry.unwrap().path().join("run.toml")).unwrap();
+            assert!(first.quality.unwrap().disturbed && first.status == RunStatus::Complete);
+        }
+        fs::remove_dir_all(campaign.dir.parent().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn the_first_failure_ends_a_study_only_where_that_is_wanted() {
+    let text = "repeats = 3\n[command]\nrun = \"exit 1\"\n";
+    for (fail_fast, failed) in [(true, 1), (false, 3)] {
+        let (outcome, ended, campaign) = run_before(0, 0, fail_fast, text);
+        assert_eq!((outcome.failed.len(), ended.len(), outcome.complete), (failed, failed, 0));
+        assert_eq!(campaign.pending().len(), 3);
+        fs::remove_dir_all(campaign.dir.parent().unwrap()).unwrap();
+    }
 }
 
 #[test]

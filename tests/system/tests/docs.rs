@@ -78,6 +78,26 @@ fn a_plan_says_what_a_study_would_be_and_runs_nothing() {
     );
 }
 
+#[test]
+fn events_tell_what_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = "subject = 'command'\nrepeats = 2\n[command]\nrun = ['sh', '-c', 'exit {code}']\n[factors]\ncode = [0, 1]\n";
+    std::fs::write(folder.path().join("x.toml"), study).unwrap();
+    let output = run("triptych run x.toml --events - || test $? = 1", folder.path());
+    let told = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let runs = ["run_started", "run_ended"].repeat(4);
+    assert_eq!(kinds, [&["study_started"][..], &runs, &["study_ended"]].concat());
+    assert_eq!((&events[9]["complete"], &events[9]["failed"]), (&2.into(), &2.into()));
+    for pair in events[1..9].chunks(2) {
+        let (code, status) = (&pair[0]["levels"]["code"], &pair[1]["status"]);
+        assert_eq!(status, if *code == 0 { "complete" } else { "failed" }, "{pair:?}");
+        assert_eq!(pair[1]["responses"]["wall"].is_f64(), *code == 0);
+    }
+}
+
 /// The studies of well-known programs, with one run of each point.
 #[test]
 fn the_studies_that_ship_run_and_tell_what_they_promise() {

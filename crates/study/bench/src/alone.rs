@@ -48,9 +48,16 @@ impl<'c> Alone<'c> {
         cancel: &AtomicBool,
         tick: &mut dyn FnMut(),
         machine: &mut Option<&mut dyn Machine>,
+        again: Option<&str>,
     ) -> RunEnd {
         let failed =
             |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason, summary: None };
+        // Its folder moves away: what is said of the earlier attempt goes with it.
+        if again.is_some()
+            && let Err(error) = self.commit()
+        {
+            return failed(chain(&error));
+        }
         let dir = match self.campaign.fresh_run_dir(run) {
             Ok(dir) => dir,
             Err(error) => return failed(chain(&error)),
@@ -89,6 +96,9 @@ impl<'c> Alone<'c> {
             tick,
             machine,
         );
+        if let Some(why) = again {
+            sink.event(None, "retry", why);
+        }
         drive(subject, &point, &mut sink, &mut facts);
         if facts.status == RunStatus::Failed {
             let reason = facts.reason.clone();

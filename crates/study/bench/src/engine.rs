@@ -43,12 +43,16 @@ pub struct StudyOutcome {
 /// once that listens, and what it made is dropped before the record is closed.
 pub type Watch<'a> = dyn FnMut(&Address) -> Option<Box<dyn Any>> + 'a;
 
-/// What else goes on beside a run, and who tells.
-pub struct Watchers<'a> {
-    /// For runs whose programs report to a collector.
+/// How a study is run.
+pub struct Manner<'a> {
+    /// Watches runs whose programs report to a collector.
     pub agent: &'a mut Watch<'a>,
-    /// For runs of which nothing reports.
+    /// Samples the machine in runs of which nothing reports.
     pub machine: Option<&'a mut dyn Machine>,
+    /// How often a run that something outside disturbed is done again; the earlier attempts are kept in `superseded/`.
+    pub retries: u32,
+    /// The first run that fails ends the study.
+    pub fail_fast: bool,
 }
 
 /// As [`run_study_watched`], with nobody watching.
@@ -62,7 +66,8 @@ pub fn run_study(
     progress: &mut dyn Progress,
 ) -> Result<StudyOutcome, BenchError> {
     let mut nobody = |_: &Address| None;
-    run_study_watched(campaign, subject, cancel, progress, Watchers { agent: &mut nobody, machine: None })
+    let manner = Manner { agent: &mut nobody, machine: None, retries: 0, fail_fast: false };
+    run_study_watched(campaign, subject, cancel, progress, manner)
 }
 
 /// Runs every run of `campaign` that is not complete; sets aside what earlier attempts left.
@@ -75,7 +80,7 @@ pub fn run_study_watched(
     subject: &mut dyn Subject,
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
-    mut watchers: Watchers<'_>,
+    mut manner: Manner<'_>,
 ) -> Result<StudyOutcome, BenchError> {
     let spec = subject.spec().map_err(BenchError::Spec)?;
     let study = &campaign.facts;
@@ -93,35 +98,57 @@ pub fn run_study_watched(
     progress.study_started(&campaign.dir, study, outcome.complete);
     let mut estimate = Estimate::new(Duration::from_secs_f64(study.warmup_s + study.record_s));
     let mut alone = (!subject.reports()).then(|| Alone::new(campaign));
-    for (i, run) in pending.iter().enumerate() {
-        if cancel.load(Ordering::Relaxed) {
-            outcome.interrupted = true;
+    'runs: for (i, run) in pending.iter().enumerate() {
+        let left = (pending.len() - i).try_into().unwrap_or(u32::MAX);
+        // Why it is done once more.
+        let mut again: Option<String> = None;
+        for attempt in 0..=manner.retries {
+            if cancel.load(Ordering::Relaxed) {
+                outcome.interrupted = true;
+                break 'runs;
+            }
+            let started = Instant::now();
+            let end = {
+                progress.run_started(run, &levels(campaign, run));
+                let mut tick = || progress.tick(estimate.left(left, started.elapsed()));
+                let why = again.as_deref();
+                match &mut alone {
+                    Some(alone) => alone.run(run, subject, cancel, &mut tick, &mut manner.machine, why),
+                    None => one_run(campaign, run, subject, cancel, &mut tick, manner.agent, why),
+                }
+            };
+            estimate.measured(started.elapsed());
+            let disturbance = disturbance(&end).filter(|_| attempt < manner.retries);
+            let rest = if disturbance.is_some() { left } else { left - 1 };
+            progress.run_ended(&end, estimate.left(rest, Duration::ZERO));
+            if let Some(disturbance) = disturbance {
+                again = Some(format!("attempt {}: the one before was disturbed: {disturbance}", attempt + 2));
+                continue;
+            }
+            match end.status {
+                RunStatus::Complete => outcome.complete += 1,
+                RunStatus::Interrupted => outcome.interrupted = true,
+                RunStatus::Failed | RunStatus::Running => {
+                    outcome.failed.push((run.id.clone(), end.reason.clone()));
+                    if manner.fail_fast {
+                        break 'runs;
+                    }
+                }
+            }
             break;
         }
-        let left = (pending.len() - i).try_into().unwrap_or(u32::MAX);
-        let started = Instant::now();
-        let end = {
-            progress.run_started(run, &levels(campaign, run));
-            let mut tick = || progress.tick(estimate.left(left, started.elapsed()));
-            match &mut alone {
-                Some(alone) => alone.run(run, subject, cancel, &mut tick, &mut watchers.machine),
-                None => one_run(campaign, run, subject, cancel, &mut tick, watchers.agent),
-            }
-        };
-        match end.status {
-            RunStatus::Complete => outcome.complete += 1,
-            RunStatus::Interrupted => outcome.interrupted = true,
-            RunStatus::Failed | RunStatus::Running => {
-                outcome.failed.push((run.id.clone(), end.reason.clone()));
-            }
-        }
-        estimate.measured(started.elapsed());
-        progress.run_ended(&end, estimate.left(left - 1, Duration::ZERO));
     }
     if let Some(alone) = &mut alone {
         alone.commit().map_err(BenchError::Facts)?;
     }
     Ok(outcome)
+}
+
+/// What disturbed a complete run, if anything did.
+fn disturbance(end: &RunEnd) -> Option<String> {
+    let quality = end.summary.as_ref()?.facts.quality.as_ref()?;
+    let told = end.status == RunStatus::Complete && quality.disturbed;
+    told.then(|| store::reasons(quality).join("; "))
 }
 
 pub(crate) fn levels(campaign: &Campaign, run: &PlannedRun) -> Levels {
@@ -136,6 +163,7 @@ fn one_run(
     cancel: &AtomicBool,
     tick: &mut dyn FnMut(),
     watch: &mut Watch<'_>,
+    again: Option<&str>,
 ) -> RunEnd {
     let failed =
         |reason: String| RunEnd { run: run.clone(), status: RunStatus::Failed, reason, summary: None };
@@ -151,7 +179,7 @@ fn one_run(
     }
     let reserve = Reserve::take(&dir);
     let point = Point { index: run.point, settings };
-    let closed = execute(campaign, &dir, &mut facts, subject, &point, cancel, tick, reserve, watch);
+    let closed = execute(campaign, &dir, &mut facts, subject, &point, cancel, tick, reserve, watch, again);
     let facts = match closed {
         Ok(facts) => facts,
         Err(reason) => {
@@ -186,6 +214,7 @@ fn execute(
     tick: &mut dyn FnMut(),
     reserve: Reserve,
     watch: &mut Watch<'_>,
+    again: Option<&str>,
 ) -> Result<RunFacts, String> {
     // Not in the run's folder: the path of a Unix socket is at most 107 bytes.
     let sockets = tempfile::Builder::new().prefix("triptych-").tempdir().map_err(|e| chain(&e))?;
@@ -196,6 +225,9 @@ fn execute(
     let (warmup, record) = (seconds(campaign.facts.warmup_s), seconds(campaign.facts.record_s));
     let link = Link::Collector(&collector);
     let mut sink = RunSink::new(link, dir.into(), warmup, record, cancel, tick, None);
+    if let Some(why) = again {
+        sink.event(None, "retry", why);
+    }
     drive(subject, point, &mut sink, facts);
     if facts.status == RunStatus::Failed {
         let reason = facts.reason.clone();

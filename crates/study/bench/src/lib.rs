@@ -29,7 +29,7 @@ pub use campaign::Campaign;
 pub use conflict::Conflict;
 pub use design::{Design, DesignKind};
 pub use diagnostic::{Diagnostic, Faults, nearest_word};
-pub use engine::{StudyOutcome, Watch, Watchers, chain, run_study, run_study_watched};
+pub use engine::{Manner, StudyOutcome, Watch, chain, run_study, run_study_watched};
 pub use error::BenchError;
 pub use estimate::{Estimate, Left};
 pub use level::is_level;
