@@ -6,6 +6,7 @@
 //! during the window, does not end or leaves without a good-bye fails the run. Nothing waits for a time to pass except
 //! warm-up and window.
 
+mod network;
 mod spec;
 mod xvfb;
 
@@ -20,6 +21,7 @@ use rustix::process::Signal;
 pub use spec::{conflicts, spec};
 
 use crate::process::Program;
+use network::{NetworkPath, Wanted};
 use xvfb::Display;
 
 /// Time that programs have to become ready: encoders load plug-ins from a cold disk.
@@ -44,6 +46,8 @@ pub struct Streaming {
     programs: PathBuf,
     settings: Option<Settings>,
     running: Running,
+    /// Runs so far: each has chance of its own in its network.
+    runs: u64,
 }
 
 /// Processes of a run; those started later are ended earlier.
@@ -54,6 +58,8 @@ struct Running {
     host: Option<Program>,
     painter: Option<Program>,
     display: Option<Display>,
+    // Behind the programs in it.
+    network: Option<NetworkPath>,
     sockets: Option<tempfile::TempDir>,
 }
 
@@ -67,7 +73,7 @@ pub fn programs_folder() -> PathBuf {
 impl Streaming {
     /// The subject with its programs in the folder `programs`.
     pub fn new(programs: PathBuf) -> Self {
-        Self { programs, settings: None, running: Running::default() }
+        Self { programs, settings: None, running: Running::default(), runs: 0 }
     }
 
     fn program(&self, name: &str) -> Result<Command, SubjectError> {
@@ -100,11 +106,20 @@ impl Streaming {
             .tempdir()
             .map_err(|source| SubjectError::Io { what: "cannot make a folder for sockets".into(), source })?;
         let stream = format!("unix:{}", sockets.path().join("stream").display());
+        if let Some(wanted) = &settings.network {
+            self.running.network = Some(NetworkPath::start(wanted, self.runs, sockets.path())?);
+        }
         self.running.sockets = Some(sockets);
         let source = self.picture(settings, &dir)?;
 
         let mut host = self.panel(Panel::Host, sink)?;
-        host.args(["--stream", &stream, "--spice", &format!("127.0.0.1:{}", settings.port), "--machine"]);
+        let network = self.running.network.as_ref();
+        let listen =
+            network.map_or(format!("127.0.0.1:{}", settings.port), |path| path.listen(settings.port));
+        host.args(["--stream", &stream, "--spice", &listen, "--machine"]);
+        if let Some(path) = network {
+            path.enter(Panel::Host, &mut host);
+        }
         self.running.host = Some(start(Panel::Host, host, &dir)?);
         let ready = self.until_ready(&[Panel::Host], sink)?;
         let port = ready.get(&Panel::Host).and_then(|r| r.facts.get("spice_port")).cloned();
@@ -114,7 +129,14 @@ impl Streaming {
         })?;
 
         let mut client = self.panel(Panel::Client, sink)?;
-        client.args(["--connect", &format!("127.0.0.1:{port}"), "--headless"]);
+        let server = match &mut self.running.network {
+            Some(path) => path.connect(&port)?,
+            None => format!("127.0.0.1:{port}"),
+        };
+        client.args(["--connect", &server, "--headless"]);
+        if let Some(path) = &self.running.network {
+            path.enter(Panel::Client, &mut client);
+        }
         self.running.client = Some(start(Panel::Client, client, &dir)?);
 
         let mut guest = self.panel(Panel::Guest, sink)?;
@@ -157,6 +179,9 @@ impl Streaming {
         sink.begin_window();
         sink.watch(record, &mut || running.check())?;
         sink.end_window();
+        if let Some(path) = &running.network {
+            path.report(sink)?;
+        }
         sink.wait_answers(&Panel::ALL, &mut || running.check())
     }
 
@@ -191,6 +216,7 @@ impl Subject for Streaming {
     fn prepare(&mut self, point: &Point) -> Result<(), SubjectError> {
         self.teardown()?;
         self.settings = Some(Settings::read(&point.settings)?);
+        self.runs += 1;
         Ok(())
     }
 
@@ -274,6 +300,8 @@ struct Settings {
     x11: bool,
     scene: String,
     port: i64,
+    /// The path between host and client; `None`: loopback.
+    network: Option<Wanted>,
 }
 
 impl Settings {
@@ -309,6 +337,7 @@ impl Settings {
             x11: text("source")? == "x11",
             scene: text("scene")?,
             port: int("port")?,
+            network: Wanted::read(levels),
         };
         let mut whole = levels.clone();
         whole.entry("codec".into()).or_insert_with(|| Level::Text(settings.codec.clone()));

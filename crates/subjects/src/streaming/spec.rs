@@ -7,6 +7,8 @@ use recording::spec::{
 use streaming::codec::Codec;
 use streaming::encode::{KNOWN, default_element};
 
+use super::network;
+
 /// What the streaming subject takes and gives.
 pub fn spec() -> SubjectSpec {
     SubjectSpec {
@@ -31,7 +33,8 @@ pub fn conflicts(settings: &Levels) -> Vec<Conflict> {
         }),
         _ => None,
     };
-    ["width", "height"].into_iter().filter_map(odd).chain(encoder_conflict(settings)).collect()
+    let sizes = ["width", "height"].into_iter().filter_map(odd);
+    sizes.chain(encoder_conflict(settings)).chain(network::conflicts(settings)).collect()
 }
 
 fn encoder_conflict(settings: &Levels) -> Option<Conflict> {
@@ -69,7 +72,7 @@ fn factors() -> Vec<Factor> {
     let words = |words: &[&str]| Domain::Enum { values: words.iter().map(|w| (*w).to_owned()).collect() };
     let text = |word: &str| Level::Text(word.into());
     let codecs: Vec<_> = Codec::ALL.iter().map(|c| c.name()).collect();
-    vec![
+    let mut factors = vec![
         factor("codec", "", "Video codec of the stream", words(&codecs), text(Codec::H264.name())),
         factor(
             "encoder",
@@ -116,7 +119,9 @@ fn factors() -> Vec<Factor> {
             Domain::Int { min: 0, max: 65_535 },
             Level::Int(0),
         ),
-    ]
+    ];
+    factors.extend(network::factors());
+    factors
 }
 
 fn responses() -> Vec<Response> {
