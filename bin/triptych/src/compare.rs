@@ -1,6 +1,6 @@
 //! `triptych compare`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -102,6 +102,8 @@ fn level(text: &str) -> Result<f64, String> {
 struct Side {
     name: String,
     study: Study,
+    /// What its runs were chosen by.
+    chosen: BTreeMap<String, String>,
     runs: Vec<RunSummary>,
 }
 
@@ -148,12 +150,27 @@ impl Side {
         if runs.is_empty() {
             return wrong(format!("{text}: no complete run has these levels"));
         }
-        Ok(Self { name: text.to_owned(), study, runs })
+        Ok(Self { name: text.to_owned(), study, chosen: wanted, runs })
     }
 
-    /// The levels by which runs of the two sides are like each other: those that vary, without what a side is chosen by.
-    fn key(&self, run: &RunSummary, names: &[String]) -> Levels {
-        names.iter().filter_map(|name| Some((name.clone(), run.facts.asked.get(name)?.clone()))).collect()
+    /// The runs by their levels of `names`, in the order of the plan: the levels, these as texts, and the runs. A level is the
+    /// same whether it is written `2` or `2.0`.
+    fn points(&self, names: &[String]) -> Vec<(Levels, Vec<String>, Vec<&RunSummary>)> {
+        let mut runs: Vec<&RunSummary> = self.runs.iter().collect();
+        runs.sort_by_key(|run| run.facts.point);
+        let mut places: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+        let mut points: Vec<(Levels, Vec<String>, Vec<&RunSummary>)> = Vec::new();
+        for run in runs {
+            let text = |name: &String| run.facts.asked.get(name).map_or_else(String::new, Level::to_string);
+            let key: Vec<String> = names.iter().map(text).collect();
+            let place = *places.entry(key.clone()).or_insert_with(|| {
+                let level = |name: &String| Some((name.clone(), run.facts.asked.get(name)?.clone()));
+                points.push((names.iter().filter_map(level).collect(), key, Vec::new()));
+                points.len() - 1
+            });
+            points[place].2.push(run);
+        }
+        points
     }
 
     fn values(&self, response: &str, of: impl Fn(&RunSummary) -> bool) -> Vec<f64> {
@@ -220,56 +237,39 @@ impl Adjust {
 
 fn two(a: &Side, b: &Side, options: &Compare) -> anyhow::Result<Exit> {
     let how = How { level: options.level, margin: options.margin, ..How::default() };
-    // Of factors that both sides vary, those in which they have levels in common tell which runs are alike.
-    let varied = |side: &Side, name: &String| {
-        side.runs
-            .iter()
-            .filter_map(|run| run.facts.asked.get(name))
-            .map(Level::to_string)
-            .collect::<std::collections::BTreeSet<_>>()
-    };
-    let names: Vec<String> = a
-        .study
-        .plan
-        .varied
-        .iter()
-        .filter(|name| b.study.plan.varied.contains(name))
-        .filter(|name| !varied(a, name).is_disjoint(&varied(b, name)))
-        .cloned()
-        .collect();
-    let mut points: Vec<Levels> = Vec::new();
-    let mut runs: Vec<&RunSummary> = a.runs.iter().collect();
-    runs.sort_by_key(|run| run.facts.point);
-    for run in runs {
-        let key = a.key(run, &names);
-        if !points.contains(&key) && b.runs.iter().any(|run| b.key(run, &names) == key) {
-            points.push(key);
-        }
-    }
-    if options.pooled {
-        points = vec![Levels::new()];
-    } else if points.is_empty() {
+    // What both sides vary, and neither is chosen by, tells which runs are alike.
+    let chosen = |name: &String| a.chosen.contains_key(name) || b.chosen.contains_key(name);
+    let both = a.study.plan.varied.iter().filter(|name| b.study.plan.varied.contains(name) && !chosen(name));
+    let names: Vec<String> = if options.pooled { Vec::new() } else { both.cloned().collect() };
+    let (points_a, points_b) = (a.points(&names), b.points(&names));
+    let other: BTreeMap<&Vec<String>, &Vec<&RunSummary>> =
+        points_b.iter().map(|(_, key, runs)| (key, runs)).collect();
+    let common: Vec<_> = points_a.iter().filter(|(_, key, _)| other.contains_key(key)).collect();
+    if common.is_empty() {
         return wrong("the two sides have no point in common; --pooled compares all of their runs together");
     }
-    let names = if options.pooled { Vec::new() } else { names };
     let mut rows: Vec<Row> = Vec::new();
-    let mut left_out = Vec::new();
+    let mut left_out = BTreeSet::new();
     for response in responses(&[a, b], options)? {
-        for point in &points {
-            let values = |side: &Side| side.values(&response.name, |run| side.key(run, &names) == *point);
-            let how = How { direction: direction(response.better), ..how };
-            match compare::compare_values(&values(a), &values(b), &how) {
+        let how = How { direction: direction(response.better), ..how };
+        for (levels, key, runs) in &common {
+            let values = |runs: &[&RunSummary]| -> Vec<f64> {
+                runs.iter().filter_map(|run| run.responses.get(&response.name).copied()).collect()
+            };
+            let runs_b = other.get(key).map(|runs| runs.as_slice()).unwrap_or_default();
+            match compare::compare_values(&values(runs), &values(runs_b), &how) {
                 Ok(comparison) => rows.push(Row {
                     response: response.name.clone(),
                     label: response.label.clone(),
                     unit: response.unit.clone(),
-                    levels: point.clone(),
+                    levels: levels.clone(),
                     comparison,
                 }),
-                Err(error) => left_out.push(format!("{}: {error}", response.name)),
+                Err(error) => drop(left_out.insert(format!("{}: {error}", response.name))),
             }
         }
     }
+    let left_out: Vec<String> = left_out.into_iter().collect();
     if rows.is_empty() {
         return wrong(format!("nothing can be compared: {}", left_out.join("; ")));
     }

@@ -119,7 +119,7 @@ fn made(study: &StudyFile, facts: &StudyFacts, like: Option<&Study>) -> anyhow::
             DesignKind::Fractional => "fractional",
             DesignKind::Points => "points",
         },
-        combinations: counts.iter().map(|n| *n as u64).product(),
+        combinations: counts.iter().fold(1, |all, n| all.saturating_mul(*n as u64)),
         points,
         repeats: facts.repeats,
         runs: facts.runs.len(),

@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use agent::catalogue;
 use agent::recorder::{self, RecorderOptions};
@@ -30,8 +29,8 @@ use crate::locate::locate;
 use crate::show;
 use crate::table::{self, Columns};
 
-/// Time between two samples of this machine during a run.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// Samples of this machine per second during a run.
+const SAMPLE_HZ: f64 = 2.0;
 
 pub(crate) fn run(options: &args::Run) -> anyhow::Result<Exit> {
     let (campaign, study) = match (&options.resume, &options.study) {
@@ -87,7 +86,7 @@ fn watch(collector: &Address) -> Option<Box<dyn std::any::Any>> {
         panel: Panel::Host,
         source: AGENT.into(),
         token: None,
-        samplers: catalogue::defaults().into_iter().map(|sampler| (sampler, SAMPLE_EVERY)).collect(),
+        samplers: catalogue::chosen(false, &[], SAMPLE_HZ).unwrap_or_default(),
         probes: None,
         spool: None,
         keep: 16 << 20,
@@ -108,7 +107,9 @@ struct ThisMachine(Vec<Box<dyn agent::sampler::Sampler>>);
 impl Machine for ThisMachine {
     fn sample(&mut self, row: &mut dyn FnMut(&Table, Nanos, &[Value])) {
         if self.0.is_empty() {
-            self.0 = catalogue::defaults();
+            // Lag is how late an agent wakes, and here is none.
+            self.0 =
+                catalogue::defaults().into_iter().filter(|sampler| sampler.info().name != "lag").collect();
         }
         let mut rows = RowsOnly(row);
         self.0.iter_mut().for_each(|sampler| sampler.sample(&mut rows));

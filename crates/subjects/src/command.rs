@@ -26,6 +26,8 @@ use crate::execution::{Execution, Used};
 const OUTPUTS: [&str; 2] = ["stdout", "stderr"];
 /// Time that a preparation or a clean-up may take.
 const HOOK: Duration = Duration::from_secs(600);
+/// Time that a clean-up has once the person wants to stop.
+const LAST_HOOK: Duration = Duration::from_secs(10);
 
 /// The subject. Holds what a study file says of its command.
 pub struct Command {
@@ -55,7 +57,12 @@ impl Command {
             substituted(&text, settings, &run_dir.display().to_string()).map_err(SubjectError::Setting)?;
         let mut shell = Process::new("sh");
         shell.args(["-c", &text]);
-        let used = self.execute(shell, settings, [&format!("{name}.log"); 2], HOOK, sink)?;
+        let log = format!("{name}.log");
+        // A clean-up is done also when the person wants to stop, and is given a moment for it.
+        let used = match sink.cancelled() {
+            true => self.execute(shell, settings, [&log; 2], LAST_HOOK, false, sink)?,
+            false => self.execute(shell, settings, [&log; 2], HOOK, name == "prepare", sink)?,
+        };
         if used.code != Some(0) {
             let log = run_dir.join(format!("{name}.log"));
             return Err(used.failure(name, &log));
@@ -70,6 +77,7 @@ impl Command {
         settings: &Levels,
         outputs: [&str; 2],
         limit: Duration,
+        stoppable: bool,
         sink: &mut dyn EventSink,
     ) -> Result<Used, SubjectError> {
         let run_dir = absolute(sink.run_dir())?;
@@ -98,7 +106,10 @@ impl Command {
         };
         process.current_dir(&directory).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let execution = self.running.insert(Execution::start(process)?);
-        let ended = execution.wait(limit, &mut || sink.look());
+        let ended = execution.wait(limit, &mut || match sink.look() {
+            Err(SubjectError::Cancelled) if !stoppable => Ok(()),
+            other => other,
+        });
         self.running = None;
         ended
     }
@@ -133,10 +144,14 @@ impl Command {
     ) -> Result<(), SubjectError> {
         let run_dir = absolute(sink.run_dir())?;
         sink.look()?;
+        // What an earlier execution left would be taken for what this one says.
+        for file in self.extractors.files() {
+            let _ = std::fs::remove_file(run_dir.join(file));
+        }
         self.hook("prepare", settings, sink)?;
         let process = self.process(settings, &run_dir)?;
         let limit = Duration::from_secs_f64(self.study.timeout_s);
-        let ended = self.execute(process, settings, OUTPUTS, limit, sink).and_then(|used| {
+        let ended = self.execute(process, settings, OUTPUTS, limit, true, sink).and_then(|used| {
             if used.code.is_some_and(|code| self.study.exit_codes.contains(&code)) {
                 Ok(used)
             } else {
@@ -145,10 +160,7 @@ impl Command {
         });
         let ended = ended.and_then(|used| if measured { self.record(&used, &run_dir, sink) } else { Ok(()) });
         // Also after a failure, whose reason counts.
-        let cleaned = match &ended {
-            Err(SubjectError::Cancelled) => Ok(()),
-            _ => self.hook("cleanup", settings, sink),
-        };
+        let cleaned = self.hook("cleanup", settings, sink);
         ended.and(cleaned)
     }
 

@@ -119,6 +119,16 @@ fn a_run_that_fails_says_why_and_is_cleaned_up() {
 }
 
 #[test]
+fn what_an_earlier_execution_left_is_not_taken_for_this_ones() {
+    let results = tempfile::tempdir().unwrap();
+    let text = "[command]\nexecutions = 2\nrun = \"test -e once || echo 7 > {run_dir}/n; touch once\"\n\
+                [[extract]]\nname = 'n'\nfile = 'n'\nregex = '(\\d+)'\n";
+    let (outcome, _) = run(text, results.path());
+    let [(_, told)] = outcome.failed.as_slice() else { panic!("{outcome:?}") };
+    assert!(told.starts_with("`n` is not in the output"), "{told}");
+}
+
+#[test]
 fn exit_codes_that_are_expected_are_no_failure() {
     let results = tempfile::tempdir().unwrap();
     let (outcome, dir) = run("[command]\nrun = \"exit 3\"\nexit_codes = [0, 3]\n", results.path());

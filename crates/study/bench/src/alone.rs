@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -31,13 +31,13 @@ pub(crate) struct Alone<'c> {
     campaign: &'c Campaign,
     /// The machine, whose load alone changes from run to run.
     host: HostFacts,
-    ended: Vec<(PathBuf, RunFacts)>,
-    committed: Instant,
+    ended: Ended,
 }
 
 impl<'c> Alone<'c> {
     pub(crate) fn new(campaign: &'c Campaign) -> Self {
-        Self { campaign, host: HostFacts::read(), ended: Vec::new(), committed: Instant::now() }
+        let ended = Ended { runs: Vec::new(), committed: Instant::now() };
+        Self { campaign, host: HostFacts::read(), ended }
     }
 
     /// One run from its folder to its end.
@@ -87,13 +87,23 @@ impl<'c> Alone<'c> {
             Some(machine) => Some(&mut **machine),
             None => None,
         };
+        // Also while this run goes on for long.
+        let (ended, study_dir) = (&mut self.ended, &self.campaign.dir);
+        let mut tick = || {
+            tick();
+            if ended.is_due()
+                && let Err(error) = ended.commit(study_dir)
+            {
+                tracing::warn!("{}", chain(&error));
+            }
+        };
         let mut sink = RunSink::new(
             Link::alone(),
             dir.clone(),
             seconds(study.warmup_s),
             seconds(study.record_s),
             cancel,
-            tick,
+            &mut tick,
             machine,
         );
         if let Some(why) = again {
@@ -113,12 +123,17 @@ impl<'c> Alone<'c> {
             Err(error) if end.status == RunStatus::Complete => end.reason = chain(&error),
             Err(error) => tracing::debug!(run = run.id, %error, "no summary"),
         }
-        self.ended.push((dir, facts));
-        if self.committed.elapsed() >= COMMIT_EVERY
+        self.ended.runs.push((dir, facts));
+        if self.ended.is_due()
             && let Err(error) = self.commit()
         {
             end.status = RunStatus::Failed;
             end.reason = chain(&error);
+            // It is said to have failed, so it must not be complete later.
+            if let Some((_, facts)) = self.ended.runs.iter_mut().find(|(_, facts)| facts.id == end.run.id) {
+                facts.status = RunStatus::Failed;
+                facts.reason.clone_from(&end.reason);
+            }
         }
         end
     }
@@ -126,20 +141,36 @@ impl<'c> Alone<'c> {
     /// Makes every run that has ended safe, and says of each how it ended.
     ///
     /// # Errors
-    /// The disk is full or gone.
+    /// The disk is full or gone; what could not be said is tried again with the next call.
     pub(crate) fn commit(&mut self) -> Result<(), FactsError> {
-        if self.ended.is_empty() {
+        self.ended.commit(&self.campaign.dir)
+    }
+}
+
+/// Runs that have ended and are not said to be complete yet.
+struct Ended {
+    runs: Vec<(PathBuf, RunFacts)>,
+    committed: Instant,
+}
+
+impl Ended {
+    fn is_due(&self) -> bool {
+        !self.runs.is_empty() && self.committed.elapsed() >= COMMIT_EVERY
+    }
+
+    fn commit(&mut self, study: &Path) -> Result<(), FactsError> {
+        self.committed = Instant::now();
+        if self.runs.is_empty() {
             return Ok(());
         }
-        let dir = &self.campaign.dir;
-        let sync = || -> io::Result<()> { Ok(rustix::fs::syncfs(&File::open(dir)?)?) };
-        sync().map_err(|source| FactsError::Io { what: "sync", path: dir.clone(), source })?;
-        for (dir, facts) in self.ended.drain(..) {
-            facts::write_run_unsynced(&dir.join("run.toml"), &facts)?;
+        let sync = || -> io::Result<()> { Ok(rustix::fs::syncfs(&File::open(study)?)?) };
+        let failed = |source| FactsError::Io { what: "sync", path: study.to_owned(), source };
+        sync().map_err(failed)?;
+        while let Some((dir, facts)) = self.runs.last() {
+            facts::write_run_unsynced(&dir.join("run.toml"), facts)?;
+            self.runs.pop();
         }
-        sync().map_err(|source| FactsError::Io { what: "sync", path: dir.clone(), source })?;
-        self.committed = Instant::now();
-        Ok(())
+        sync().map_err(failed)
     }
 }
 

@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub const NAME: &str = "command";
 /// Table of what each execution used, on the host's panel.
 pub const TABLE: &str = "command";
+/// Table of what extractors find.
+pub(crate) const RESULTS: &str = "results";
 /// Placeholders that are no settings: the run's folder.
 pub const RUN_DIR: &str = "run_dir";
 

@@ -9,6 +9,8 @@ use recording::spec::{Level, Levels};
 
 /// Deepest nesting: far beyond what a person writes, and far from the end of a stack.
 const MAX_DEPTH: usize = 64;
+/// Longest list: each point is compared with all of it.
+const MAX_LIST: usize = 1_000;
 
 /// A condition that is true or false of the settings of a point.
 #[derive(Clone, Debug, PartialEq)]
@@ -281,6 +283,9 @@ impl Parser<'_> {
             self.next += 1;
             if self.takes(&Token::Sign("]")) {
                 return Ok(levels);
+            }
+            if levels.len() >= MAX_LIST {
+                return Err(self.fault("this list is too long"));
             }
             if !self.takes(&Token::Sign(",")) {
                 return Err(self.fault("`,` or `]` is expected here"));

@@ -1,10 +1,12 @@
 //! Which points of the matrix are run: all of them, or a design of fewer.
 
+use std::collections::HashSet;
+
 use recording::spec::{Level, Levels};
 use serde::Deserialize;
 use stats::design::{Fraction, latin_hypercube, pairwise};
 
-use crate::study_file::StudyFile;
+use crate::study_file::{MAX_RUNS, StudyFile};
 
 /// Hypercubes of which the best is taken.
 const CANDIDATES: usize = 50;
@@ -58,6 +60,9 @@ pub(crate) fn check(study: &StudyFile) -> Result<(), String> {
             Err(format!("{} samples are not from 1 to {MAX_SAMPLES}", samples.unwrap_or(0)))
         }
         DesignKind::LatinHypercube => Ok(()),
+        DesignKind::Pairwise if least_pairwise(study) * u64::from(study.repeats) > MAX_RUNS => {
+            Err(format!("it makes at least {} points", least_pairwise(study)))
+        }
         DesignKind::Pairwise => {
             pairwise(&counts(study), |_| true, 0).map(drop).map_err(|error| error.to_string())
         }
@@ -71,6 +76,13 @@ pub(crate) fn check(study: &StudyFile) -> Result<(), String> {
             fraction(study).map(drop).map_err(|error| error.to_string())
         }
     }
+}
+
+/// Each pair of levels of the two factors with most of them needs a point.
+fn least_pairwise(study: &StudyFile) -> u64 {
+    let mut counts = counts(study);
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    counts.iter().take(2).map(|n| *n as u64).product()
 }
 
 fn counts(study: &StudyFile) -> Vec<usize> {
@@ -120,17 +132,8 @@ pub(crate) fn points(study: &StudyFile, seed: u64) -> Vec<Levels> {
             Err(_) => Vec::new(),
         },
     };
-    let mut points: Vec<Levels> = Vec::new();
-    let repeats = matches!(study.design.kind, DesignKind::LatinHypercube);
-    for point in chosen.iter().map(|indices| levels(indices)).filter(|point| !excluded(point)) {
-        if !repeats || !points.contains(&point) {
-            points.push(point);
-        }
-    }
-    for point in &study.extra {
-        if !points.contains(point) {
-            points.push(point.clone());
-        }
-    }
-    points
+    let chosen = chosen.iter().map(|indices| levels(indices)).filter(|point| !excluded(point));
+    let mut known = HashSet::new();
+    let text = |point: &Levels| point.values().map(|level| format!("{level:?}")).collect::<Vec<_>>();
+    chosen.chain(study.extra.iter().cloned()).filter(|point| known.insert(text(point))).collect()
 }

@@ -4,6 +4,9 @@
 use std::fmt;
 use std::ops::Range;
 
+/// Most characters of a line that are shown.
+const MAX_SHOWN: usize = 400;
+
 /// One fault in a study file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -29,8 +32,11 @@ impl Diagnostic {
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         let text = source[line_start..].lines().next().unwrap_or("");
         let column = source[line_start..start].chars().count() + 1;
+        // A line that no screen shows whole is cut behind the fault.
+        let cut = text.char_indices().nth(column + MAX_SHOWN).map_or(text.len(), |(at, _)| at);
+        let text = if column > MAX_SHOWN { "" } else { &text[..cut] };
         let end = floor_boundary(source, span.end.max(start));
-        let marked = source[start..end].lines().next().unwrap_or("").chars().count();
+        let marked = source[start..end].lines().next().unwrap_or("").chars().count().min(MAX_SHOWN);
         Self {
             line: before.matches('\n').count() + 1,
             column,

@@ -28,6 +28,8 @@ pub(crate) struct OwnUse {
     next: Instant,
     samples: u64,
     processes: Vec<u32>,
+    /// Whether processes come and go all the time, so that one looks for them in each sample.
+    restless: bool,
 }
 
 fn table() -> Table {
@@ -40,8 +42,8 @@ fn table() -> Table {
 
 impl OwnUse {
     /// Its first sample is due.
-    pub(crate) fn start() -> Self {
-        Self { table: table(), next: Instant::now(), samples: 0, processes: Vec::new() }
+    pub(crate) fn start(restless: bool) -> Self {
+        Self { table: table(), next: Instant::now(), samples: 0, processes: Vec::new(), restless }
     }
 
     /// Takes a sample when it is time for one.
@@ -54,7 +56,7 @@ impl OwnUse {
 
     /// Takes a sample. A full disk is told when the run is closed.
     pub(crate) fn sample(&mut self, tables: &mut Tables) {
-        if self.samples < LOOK.0 || self.samples.is_multiple_of(LOOK.1) {
+        if self.restless || self.samples < LOOK.0 || self.samples.is_multiple_of(LOOK.1) {
             self.processes = tree(std::process::id());
         }
         self.samples += 1;
@@ -112,7 +114,7 @@ mod tests {
     #[test]
     fn work_of_a_child_is_in_the_table() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut own, mut tables) = (OwnUse::start(), Tables::new(dir.path()));
+        let (mut own, mut tables) = (OwnUse::start(false), Tables::new(dir.path()));
         own.sample(&mut tables);
         let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
         assert!(std::process::Command::new("sh").args(["-c", work]).status().unwrap().success());

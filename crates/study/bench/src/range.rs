@@ -3,7 +3,7 @@
 use recording::spec::Level;
 
 /// Levels at most that one range may stand for.
-const MAX_LEVELS: usize = 10_000;
+pub(crate) const MAX_LEVELS: usize = 10_000;
 /// How ranges are written, for messages.
 pub(crate) const FORM: &str = "`FIRST..LAST step S`, `FIRST..LAST count N` or `FIRST..LAST count N log`";
 

@@ -100,7 +100,9 @@ impl<'a> RunSink<'a> {
     ) -> Self {
         let (ready, stopping, left) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let (tables, window) = (Tables::new(&dir), (None, None));
-        let (own, next_sample) = (OwnUse::start(), Instant::now());
+        // Of a command each execution is a process of its own.
+        let restless = matches!(link, Link::Alone { .. });
+        let (own, next_sample) = (OwnUse::start(restless), Instant::now());
         Self {
             link,
             dir,

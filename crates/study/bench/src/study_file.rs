@@ -24,6 +24,9 @@ pub const MAX_FILE: usize = 1 << 20;
 /// Runs at most in one study: `plan.toml` lists each, and a week of one-second runs stays below it.
 pub const MAX_RUNS: u64 = 100_000;
 
+/// Faults that are told at once.
+const MAX_FAULTS: usize = 50;
+
 const FIELDS: [&str; 15] = [
     "subject",
     "title",
@@ -114,6 +117,10 @@ impl<'t> Reader<'t> {
         message: String,
         expected: impl Into<String>,
     ) -> &mut Diagnostic {
+        // The first ones are enough to begin with, and each holds its line.
+        if self.faults.len() >= MAX_FAULTS {
+            self.faults.truncate(MAX_FAULTS - 1);
+        }
         self.faults.push(Diagnostic::new(self.text, at, message, expected.into()));
         let last = self.faults.len() - 1;
         &mut self.faults[last]

@@ -27,6 +27,18 @@ impl Reader<'_> {
             );
         }
         let extractors = sections.extractors().map_err(|wrong| self.wrong(wrong)).ok()?;
+        let mut columns = std::collections::BTreeSet::new();
+        for (panel, name, column) in extractors.columns() {
+            if !columns.insert(column.name.clone()) {
+                let message = format!("section [[extract]]: `{}` stands twice", column.name);
+                self.fault(command.span(), message, "a name of its own for each value");
+            }
+            if name != command::RESULTS {
+                let message =
+                    format!("section [[extract]]: `{}` goes to the table {panel}.{name}", column.name);
+                self.fault(command.span(), message, "no `table`, `each` or `time` in the study of a command");
+            }
+        }
         let factors = self.own_factors(table);
         let names = || factors.iter().map(|factor| factor.name.as_str()).chain([command::RUN_DIR]);
         match command.get_ref().placeholders() {
@@ -61,6 +73,11 @@ impl Reader<'_> {
         for section in ["factors", "fixed"] {
             for (key, value) in entries(table, section) {
                 let name = key.get_ref().to_string();
+                if name == command::RUN_DIR {
+                    let message = format!("a setting cannot be called `{name}`");
+                    self.fault(key.span(), message, "another name: this one stands for the run's folder");
+                    continue;
+                }
                 // One that is varied and fixed is told of later.
                 if factors.iter().any(|factor| factor.name == name) {
                     continue;
@@ -196,7 +213,13 @@ impl Reader<'_> {
             }
             _ => {
                 let mut levels = Vec::new();
-                for item in self.list(key, value) {
+                let items = self.list(key, value);
+                if items.len() > range::MAX_LEVELS {
+                    let message = format!("factor `{}` has {} levels", key.get_ref(), items.len());
+                    self.fault(key.span(), message, format!("at most {}", range::MAX_LEVELS));
+                    return None;
+                }
+                for item in items {
                     match plain(item.get_ref()) {
                         Some(level) => levels.push((level, item.span())),
                         None => {

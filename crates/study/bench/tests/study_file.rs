@@ -279,6 +279,22 @@ fn what_is_wrong_with_a_command_is_told_with_the_remedy() {
         ),
         (format!("{COMMAND}rnu = 0\n"), "unknown field `rnu`"),
         (
+            format!("{COMMAND}[factors]\nlevel = [1]\nrun_dir = [1, 2]\n[fixed]\nmode = 1\n"),
+            "a setting cannot be called `run_dir`",
+        ),
+        (
+            format!(
+                "{COMMAND}[[extract]]\nname = \"x\"\nfile = \"a\"\nregex = \"(a)\"\n[[extract]]\nname = \"x\"\nfile = \"b\"\nregex = \"(b)\"\n"
+            ),
+            "`x` stands twice",
+        ),
+        (
+            format!(
+                "{COMMAND}[[extract]]\nname = \"x\"\nfile = \"a\"\nregex = \"(a)\"\ntable = \"command\"\n"
+            ),
+            "`x` goes to the table host.command",
+        ),
+        (
             "subject = \"streaming\"\n[command]\nrun = \"x\"\n".to_owned(),
             "field `command` is only for `subject = \"command\"`",
         ),
@@ -364,6 +380,17 @@ fn a_study_makes_responses_of_its_own() {
         let told = response(text).unwrap_err();
         assert!(told.contains(expected), "{told}");
     }
+}
+
+#[test]
+fn hostile_files_end_quickly_and_are_told_briefly() {
+    let many = vec!["10"; 9_000].join(",");
+    let told = parse(&format!("subject = \"streaming\"\n[factors]\nfps = [{many}]\n")).unwrap_err();
+    assert!(told.faults.len() <= 50 && told.to_string().len() < 100_000, "{}", told.faults.len());
+    let wide = parse(&format!("subject = \"streaming\"\n[factors]\nfps = [{many},{many}]\n")).unwrap_err();
+    assert!(wide.to_string().contains("has 18000 levels"));
+    let pairs = "subject = \"command\"\n[command]\nrun = \"x {a} {b}\"\n[factors]\na = \"1..2000 step 1\"\nb = \"1..2000 step 1\"\n[design]\nkind = \"pairwise\"\n";
+    assert!(parse(pairs).unwrap_err().to_string().contains("makes at least 4000000 points"));
 }
 
 #[test]

@@ -178,6 +178,14 @@ impl Extractors {
         known.flat_map(of).collect()
     }
 
+    /// The files below a run's folder that they name; those that a pattern would match are not known.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().filter_map(|extractor| match &extractor.files {
+            Files::One(path) => Some(path.as_path()),
+            Files::Glob(_) => None,
+        })
+    }
+
     /// What they find in the files of a run's folder, and what was passed over.
     pub fn read_run(&self, dir: &Path) -> (Vec<ImportedTable>, Skips) {
         let found = self.apply(dir);
