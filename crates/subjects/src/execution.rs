@@ -1,9 +1,9 @@
 //! One execution of a program: awaited with a limit, and what it used.
-#![allow(unsafe_code)] // wait4 and pre_exec
+#![allow(unsafe_code)] // wait4, which alone tells what one child used
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -11,11 +11,9 @@ use std::time::{Duration, Instant};
 use bench::SubjectError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, kill_process_group, pidfd_open, set_parent_process_death_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::process::last_words;
+use crate::process::{dies_with_us, ended_early};
 
 /// How often one looks whether the person wants to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,16 +37,7 @@ pub(crate) struct Used {
 impl Used {
     /// Why it failed, with its last words.
     pub(crate) fn failure(&self, program: &str, log: &Path) -> SubjectError {
-        let status = match (self.code, self.signal) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => "unknown status".into(),
-        };
-        let reason = match last_words(log) {
-            Ok(words) if !words.is_empty() => words,
-            _ => format!("it left no message in {}", log.display()),
-        };
-        SubjectError::Program { program: program.into(), status, reason }
+        ended_early(program, self.code, self.signal, log)
     }
 }
 
@@ -66,16 +55,7 @@ impl Execution {
     pub(crate) fn start(mut command: Command) -> Result<Self, SubjectError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |source| SubjectError::Io { what: format!("cannot start {name}"), source };
-        let parent = getpid();
-        // SAFETY: between fork and exec the closure makes two system calls that are async-signal-safe (prctl, getppid),
-        // allocates nothing (an errno makes the error) and takes no lock.
-        unsafe {
-            command.pre_exec(move || {
-                set_parent_process_death_signal(Some(Signal::KILL))?;
-                // Our death may have come before the call above: then nobody would tell the child.
-                if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
-            });
-        }
+        dies_with_us(&mut command, Signal::KILL);
         let started = Instant::now();
         let mut child = command.spawn().map_err(failed)?;
         let group = Pid::from_child(&child);
@@ -171,6 +151,8 @@ fn reap(pid: Pid) -> io::Result<(ExitStatus, libc::rusage)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     fn shell(script: &str) -> Execution {

@@ -48,16 +48,7 @@ impl Program {
         let copy = file.try_clone().map_err(failed(format!("cannot write {}", log.display())))?;
         command.stdin(Stdio::null()).stderr(file).process_group(0);
         command.stdout(if piped { Stdio::piped() } else { copy.into() });
-        let parent = getpid();
-        // SAFETY: between fork and exec the closure makes two system calls that are async-signal-safe (prctl,
-        // getppid), allocates nothing (an errno makes the error) and takes no lock.
-        unsafe {
-            command.pre_exec(move || {
-                set_parent_process_death_signal(Some(death))?;
-                // Our death may have come before the call above: then nobody would tell the child.
-                if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
-            });
-        }
+        dies_with_us(&mut command, death);
         let mut child = command
             .spawn()
             .map_err(failed(format!("cannot start {}", command.get_program().to_string_lossy())))?;
@@ -88,16 +79,7 @@ impl Program {
     }
 
     fn ended(&self, status: ExitStatus) -> SubjectError {
-        let status = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => "unknown status".into(),
-        };
-        let reason = match last_words(&self.log) {
-            Ok(words) if !words.is_empty() => words,
-            _ => format!("it left no message in {}", self.log.display()),
-        };
-        SubjectError::Program { program: self.name.clone(), status, reason }
+        ended_early(&self.name, status.code(), status.signal(), &self.log)
     }
 
     /// Waits for the end, at most `limit`; true when it has ended.
@@ -144,8 +126,36 @@ impl Drop for Program {
     }
 }
 
+/// Has a command get `death` when the thread that starts it dies.
+pub(crate) fn dies_with_us(command: &mut Command, death: Signal) {
+    let parent = getpid();
+    // SAFETY: between fork and exec the closure makes two system calls that are async-signal-safe (prctl, getppid),
+    // allocates nothing (an errno makes the error) and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(death))?;
+            // Our death may have come before the call above: then nobody would tell the child.
+            if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+        });
+    }
+}
+
+/// Why a program ended, with the last words of its log.
+pub(crate) fn ended_early(program: &str, code: Option<i32>, signal: Option<i32>, log: &Path) -> SubjectError {
+    let status = match (code, signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "unknown status".into(),
+    };
+    let reason = match last_words(log) {
+        Ok(words) if !words.is_empty() => words,
+        _ => format!("it left no message in {}", log.display()),
+    };
+    SubjectError::Program { program: program.into(), status, reason }
+}
+
 /// The last lines of a log that say something, on one line, without colours.
-pub(crate) fn last_words(log: &Path) -> io::Result<String> {
+fn last_words(log: &Path) -> io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;

@@ -119,6 +119,20 @@ fn a_run_that_fails_says_why_and_is_cleaned_up() {
 }
 
 #[test]
+fn a_run_that_fails_in_the_end_keeps_the_rows_of_before() {
+    let results = tempfile::tempdir().unwrap();
+    let text = "[command]\nexecutions = 3\nrun = \"test $(ls {run_dir}/n.* | wc -l) -lt 3 && mktemp {run_dir}/n.XXX\"\n\
+                prepare = \"mktemp {run_dir}/n.XXX\"\n";
+    let (outcome, dir) = run(text, results.path());
+    assert_eq!(outcome.failed.len(), 1, "{outcome:?}");
+    assert_eq!(read_table(&dir, "host.command").unwrap().rows, 1, "the second execution failed");
+    let left = fs::read_dir(&dir)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "arrows"));
+    assert_eq!(left.count(), 0, "closed as every run is");
+}
+
+#[test]
 fn what_an_earlier_execution_left_is_not_taken_for_this_ones() {
     let results = tempfile::tempdir().unwrap();
     let text = "[command]\nexecutions = 2\nrun = \"test -e once || echo 7 > {run_dir}/n; touch once\"\n\

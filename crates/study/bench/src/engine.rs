@@ -251,7 +251,9 @@ pub(crate) fn drive(subject: &mut dyn Subject, point: &Point, sink: &mut RunSink
     if !subject.reports() && window_ns.is_none_or(|[start, end]| end - start < SHORT_NS) {
         sink.leave_out_counters();
     }
-    let ended = ended.and_then(|outcome| sink.tables().close().map(|()| outcome));
+    // Also of a run that failed: what was recorded is kept.
+    let closed = sink.tables().close();
+    let ended = ended.and_then(|outcome| closed.map(|()| outcome));
     facts.window_ns = window_ns;
     (facts.status, facts.reason) = match (ended, torn_down) {
         (Ok(Outcome::Complete), Ok(())) if window_ns.is_none() => {

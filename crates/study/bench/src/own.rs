@@ -1,8 +1,7 @@
 //! What the study itself uses of the collector's machine: this process and all that it started, panels' programs or
 //! not (a display, say). Without it a run could not tell its own load from that of others.
 //!
-//! One row a second in `collector.process`, on the collector's clock. A table that cannot be written is left out: the
-//! run goes on without it.
+//! One row a second in `collector.process`, on the collector's clock.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -20,8 +20,18 @@ struct Filling {
     table: Table,
     /// Rows that wait.
     words: Vec<u64>,
-    rows: usize,
     writer: Option<TableWriter>,
+}
+
+impl Filling {
+    fn close(self, dir: &Path, stem: &str) -> Result<(), FileError> {
+        let Some(mut writer) = self.writer else {
+            return write_table(dir, stem, &self.table, &self.words);
+        };
+        writer.write(&self.words)?;
+        writer.finish()?;
+        to_parquet(dir, stem).map(drop)
+    }
 }
 
 /// The tables of a run under way.
@@ -47,7 +57,7 @@ impl Tables {
     ) -> Result<(), SubjectError> {
         if !self.filling.contains_key(stem) {
             table.check().map_err(|error| SubjectError::Setting(format!("table {stem}: {error}")))?;
-            let filling = Filling { table: table.clone(), words: Vec::new(), rows: 0, writer: None };
+            let filling = Filling { table: table.clone(), words: Vec::new(), writer: None };
             self.filling.insert(stem.to_owned(), filling);
         }
         let Some(filling) = self.filling.get_mut(stem) else { return Ok(()) };
@@ -58,7 +68,6 @@ impl Tables {
         }
         filling.words.push(at.0 as u64);
         filling.words.extend(values.iter().map(|value| value.to_bits()));
-        filling.rows += 1;
         self.flush()
     }
 
@@ -86,16 +95,12 @@ impl Tables {
 
     /// Closes them: each becomes Parquet. Those that were short are not synced, which is the caller's to do.
     pub(crate) fn close(&mut self) -> Result<(), SubjectError> {
-        for (stem, mut filling) in std::mem::take(&mut self.filling) {
-            match filling.writer.take() {
-                None => write_table(&self.dir, &stem, &filling.table, &filling.words).map_err(failed)?,
-                Some(mut writer) => {
-                    writer.write(&filling.words).map_err(failed)?;
-                    writer.finish().and_then(|()| to_parquet(&self.dir, &stem)).map_err(failed)?;
-                }
-            }
+        let mut closed = Ok(());
+        for (stem, filling) in std::mem::take(&mut self.filling) {
+            // One that cannot be written does not keep the others from it.
+            closed = closed.and(filling.close(&self.dir, &stem).map_err(failed));
         }
-        Ok(())
+        closed
     }
 }
 
