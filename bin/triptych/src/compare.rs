@@ -80,7 +80,7 @@ enum Adjust {
 /// What is asked for cannot be compared.
 #[derive(Debug, Error)]
 #[error("{0}")]
-pub(crate) struct Wrong(String);
+pub(crate) struct Wrong(pub(crate) String);
 
 fn wrong<T>(text: impl Into<String>) -> anyhow::Result<T> {
     Err(Wrong(text.into()).into())
@@ -125,9 +125,13 @@ impl Side {
                 .iter()
                 .filter_map(|p| p.levels.get(factor))
                 .chain(study.plan.fixed.get(factor));
-            let mut have: Vec<String> = levels.map(Level::to_string).collect();
+            let mut have: Vec<String> = Vec::new();
+            for level in levels.map(Level::to_string) {
+                if !have.contains(&level) {
+                    have.push(level);
+                }
+            }
             if !have.iter().any(|l| l == level) {
-                have.dedup();
                 let known = if have.is_empty() {
                     "it is no factor of the study".to_owned()
                 } else {
@@ -448,6 +452,12 @@ fn test_itself(side: &Side, options: &Compare) -> anyhow::Result<Exit> {
         let told =
             serde_json::json!({ "study": side.name, "point": point, "responses": names, "result": told });
         writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
+    } else if told.outcome == Outcome::TooFew {
+        writeln!(
+            out,
+            "{} runs of point {point} are too few to tell: repeat one point eight times at least",
+            told.runs
+        )?;
     } else {
         writeln!(
             out,
@@ -476,7 +486,7 @@ fn test_itself(side: &Side, options: &Compare) -> anyhow::Result<Exit> {
                 Outcome::Honest => "honest: chance alone is told as an effect no more often than is said",
                 Outcome::CriesWolf =>
                     "it cries wolf: runs of this study depend on each other, or are far from alike",
-                Outcome::TooFew => "too few runs to tell: repeat one point at least six times",
+                Outcome::TooFew => "",
             }
         )?;
     }

@@ -13,6 +13,7 @@ use store::Study;
 
 use crate::Exit;
 use crate::args;
+use crate::compare::Wrong;
 use crate::locate::locate;
 use crate::run::{name_of, read};
 
@@ -61,7 +62,14 @@ pub(crate) fn plan(options: &args::Plan) -> anyhow::Result<Exit> {
         .like
         .as_ref()
         .map(|name| Study::open(&locate(name, &options.results)?).map_err(anyhow::Error::from));
-    let plan = made(&study, &facts, like.transpose()?.as_ref())?;
+    let like = like.transpose()?;
+    if let Some(like) = &like
+        && like.plan.subject.name != study.subject.name
+    {
+        let (other, own) = (&like.plan.subject.name, &study.subject.name);
+        return Err(Wrong(format!("{} is a study of `{other}`, not of `{own}`", like.dir.display())).into());
+    }
+    let plan = made(&study, &facts, like.as_ref())?;
     let mut out = stdout();
     if options.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;

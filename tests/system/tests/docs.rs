@@ -72,6 +72,15 @@ fn a_plan_says_what_a_study_would_be_and_runs_nothing() {
         serde_json::Deserializer::from_str(&told).into_iter().next().unwrap().unwrap();
     assert_eq!((&json["points"], &json["runs"], &json["seed"]), (&11.into(), &33.into(), &3.into()));
     assert!(json["factors"][0]["resolves_sd"].as_f64().is_some_and(|sd| (0.5..3.0).contains(&sd)), "{json}");
+    let others = "cat > y.toml <<'END'\nsubject = 'command'\nrepeats = 1\n[command]\nrun = 'true'\nEND\n\
+                  triptych run y.toml --out r > /dev/null; echo \"subject = 'streaming'\" > z.toml\n\
+                  triptych plan z.toml --like latest --results r || echo refused $?\n\
+                  triptych compare latest --self-test --results r || echo too few $?\n\
+                  triptych compare latest:x=1 latest --results r || echo wrong $?\n";
+    let refused = String::from_utf8(run(others, tempfile::tempdir().unwrap().path()).stdout).unwrap();
+    for expected in ["refused 2", "1 runs of point 0 are too few to tell", "too few 1", "wrong 2"] {
+        assert!(refused.contains(expected), "no {expected} in: {refused}");
+    }
     assert!(
         told.contains("11 points (full design of 12 combinations)") && told.ends_with("x.toml\n"),
         "{told}"
